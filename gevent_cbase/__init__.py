@@ -1,0 +1,6 @@
+"""gevent.baseserver in C: a drop-in accept loop for every gevent server."""
+from gevent_cbase._install import install, is_installed, uninstall
+from gevent_cbase._version import __version__
+from gevent_cbase.baseserver import BaseServer, parse_address
+
+__all__ = ['BaseServer', 'install', 'is_installed', 'parse_address', 'uninstall', '__version__']

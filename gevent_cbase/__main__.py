@@ -1,0 +1,61 @@
+"""python -m gevent_cbase: run a program with gevent_cbase installed."""
+import sys
+
+from gevent_cbase import _install
+
+USAGE = """\
+usage: python -m gevent_cbase [-m MODULE | -c CODE | SCRIPT] [ARG ...]
+       python -m gevent_cbase [--info | --help]
+
+Run a program as python itself does, with gevent_cbase installed before it starts: every
+gevent server in it then runs on the accept loop in C.
+
+  -m MODULE   run a module, as python -m does
+  -c CODE     run code, as python -c does
+  SCRIPT      run a file, or a folder or archive with a __main__
+  ARG ...     arguments of the program, in its sys.argv
+  --info      print versions and which fast paths are on, and why the others are off
+  --help, -h  print this
+
+With GEVENT_CBASE=0 in the environment the program runs on gevent's own class.
+"""
+
+
+def fail(message):
+    sys.stderr.write('gevent_cbase: %s\n\n%s' % (message, USAGE))
+    sys.exit(2)
+
+
+def main():
+    args = sys.argv[1:]
+    if not args:
+        fail('no program to run')
+    first = args.pop(0)
+    if first in ('--help', '-h'):
+        sys.stdout.write(USAGE)
+        return
+    if first == '--info':
+        from gevent_cbase import _info
+        _install.install()
+        print('\n'.join(_info.lines()))
+        return
+
+    from gevent_cbase import _run
+    run = _run.run_path
+    if first[:2] in ('-m', '-c'):
+        run = _run.run_module if first[:2] == '-m' else _run.run_code
+        first = first[2:]
+    elif first == '--':
+        first = ''
+    elif first[:1] == '-':
+        fail('unknown option: %s' % first)
+    if not first:
+        if not args:
+            fail('no program to run')
+        first = args.pop(0)
+    _install.install()
+    run(first, args)
+
+
+if __name__ == '__main__':
+    main()

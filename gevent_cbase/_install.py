@@ -1,0 +1,176 @@
+"""install() and uninstall(): make all of gevent run on the C class, and back."""
+import gc
+import os
+import sys
+import types
+import warnings
+import weakref
+
+from gevent_cbase import baseserver as ours
+
+#: what gevent.baseserver and gevent_cbase.baseserver both define
+NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
+         '_handle_and_close_when_done')
+
+#: values of the environment variable GEVENT_CBASE that switch install() off
+OFF = ('0', 'no', 'off', 'false')
+
+_installed = None
+
+
+class _Installed:
+    """What uninstall() has to know."""
+
+    def __init__(self, originals):
+        #: gevent's own objects, by name
+        self.originals = originals
+        #: what was made on purpose of our class before install(), and stays so
+        self.our_classes = weakref.WeakSet(ours.BaseServer.__subclasses__())
+        self.our_names = {(id(namespace), name) for namespace, name, _ in
+                          _holders([getattr(ours, name) for name in NAMES])}
+        #: instances of gevent's class itself that now are of ours
+        self.direct = []
+
+
+def disabled():
+    """Return whether the environment variable GEVENT_CBASE forbids install()."""
+    return os.environ.get('GEVENT_CBASE', '').strip().lower() in OFF
+
+
+def install():
+    """Make ``gevent.baseserver.BaseServer``, and every class derived from it, ours.
+
+    Classes derived already, in gevent or elsewhere, get our class as base, and with them
+    their instances; servers that are running go on with our accept loop. Names in loaded
+    modules that hold gevent's objects are bound to ours. May be called at any time and
+    again, before or after ``gevent.monkey.patch_all()``. Does nothing if the environment
+    variable ``GEVENT_CBASE`` is ``0``.
+
+    Warns with RuntimeWarning of each class that refuses the change; it stays on gevent's.
+
+    .. versionadded:: 1.0
+    """
+    global _installed
+    if disabled():
+        return
+    if _installed is None:
+        from gevent import baseserver as gevents
+        if gevents.BaseServer is ours.BaseServer:
+            return  # our module was put into sys.modules
+        _installed = _Installed({name: getattr(gevents, name) for name in NAMES})
+    old = _installed.originals['BaseServer']
+    direct = _replace(old, ours.BaseServer, old.__subclasses__())
+    _installed.direct.extend(weakref.ref(server) for server in direct)
+    _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
+
+
+def uninstall():
+    """Undo install(): all of gevent is as if it had never been called.
+
+    Classes derived from our class before install() keep it. Does nothing if not installed.
+
+    .. versionadded:: 1.0
+    """
+    global _installed
+    if _installed is None:
+        return
+    state, _installed = _installed, None
+    _replace(ours.BaseServer, state.originals['BaseServer'],
+             [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
+             [server for server in (ref() for ref in state.direct) if server is not None])
+    _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
+            keep=state.our_names)
+
+
+def is_installed():
+    """Return whether ``gevent.baseserver.BaseServer`` is our class now.
+
+    .. versionadded:: 1.0
+    """
+    module = sys.modules.get('gevent.baseserver')
+    return module is not None and module.BaseServer is ours.BaseServer
+
+
+# Classes and instances
+
+def _replace(old, new, classes, direct=None):
+    """Give *classes*, which derive from *old*, the base *new*, and move their servers.
+
+    *direct*: instances of *old* itself to move; by default all. Return them.
+    """
+    servers = [server for server in gc.get_objects() if old in type(server).__mro__]
+    if direct is None:
+        direct = [server for server in servers if type(server) is old]
+    callbacks = [_Callbacks(old, server) for server in servers]
+    for cls in classes:
+        try:
+            cls.__bases__ = tuple(new if base is old else base for base in cls.__bases__)
+        except Exception as ex:  # a metaclass may refuse with anything
+            warnings.warn('gevent_cbase: %s.%s stays on %s.%s: %s' % (
+                cls.__module__, cls.__qualname__, old.__module__, old.__qualname__, ex),
+                RuntimeWarning, stacklevel=3)
+    for server in direct:
+        server.__class__ = new
+    for callback in callbacks:
+        if new in type(callback.server).__mro__:
+            callback.move(new)
+    return direct
+
+
+class _Callbacks:
+    """The methods of a server that its event loop and its pool hold, while it runs."""
+
+    def __init__(self, cls, server):
+        self.server = server
+        self.held = [self.bind(cls, name) for name in
+                     ('_do_read', '_start_accepting_if_started')]
+
+    def bind(self, cls, name):
+        return vars(cls)[name].__get__(self.server, type(self.server))
+
+    def move(self, new):
+        """Let those who hold a method of the former class hold that of *new*."""
+        for method in self.held:
+            replacement = self.bind(new, method.__name__)
+            for attribute in ('_watcher', '_timer'):
+                watcher = vars(self.server).get(attribute)
+                if getattr(watcher, 'callback', None) == method:
+                    watcher.callback = replacement
+            self.relink(method, replacement)
+
+    def relink(self, method, replacement):
+        """The semaphore of a pool calls what is linked to it once, when a slot is free."""
+        semaphore = getattr(vars(self.server).get('pool'), '_semaphore', None)
+        count = getattr(semaphore, 'linkcount', None)
+        if count is None:
+            return
+        before = count()
+        semaphore.unlink(method)
+        for _ in range(before - count()):
+            semaphore.rawlink(replacement)
+
+
+# Names
+
+def _holders(objects):
+    """Yield (namespace, name, object) for each name in a loaded module bound to one of them."""
+    by_id = {id(obj): obj for obj in objects}
+    for module in list(sys.modules.values()):
+        if not isinstance(module, types.ModuleType) or _is_ours(module):
+            continue
+        namespace = vars(module)
+        for name, value in list(namespace.items()):
+            if id(value) in by_id:
+                yield namespace, name, value
+
+
+def _is_ours(module):
+    name = module.__name__
+    return isinstance(name, str) and name.partition('.')[0] == 'gevent_cbase'
+
+
+def _rebind(pairs, keep=()):
+    replacement = {id(old): new for old, new in pairs}
+    for namespace, name, value in list(_holders([old for old, _ in pairs])):
+        if (id(namespace), name) not in keep:
+            namespace[name] = replacement[id(value)]

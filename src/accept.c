@@ -1,0 +1,460 @@
+/* The accept loop: BaseServer._do_read and the hooks it calls.
+ *
+ * Knows nothing of sockets. It asks `full`, calls `do_read` and hands the result to `do_handle`;
+ * each is looked up anew for every connection, so an override in a subclass or on the instance,
+ * made at any moment, takes effect at the next accept.
+ */
+#include "cbase.h"
+
+/* ---- the end of a batch: closed meanwhile, or full ---- */
+
+/* Tells a batch whether its server was closed by what it called. */
+typedef struct {
+    unsigned long closes; // cbase_state.closes when last looked at
+    int open;             // had a `socket` of its own when the batch began
+} batch;
+
+static int
+batch_begin(cbase_state *st, PyObject *self, batch *b)
+{
+    b->closes = st->closes;
+    b->open = cbase_dict_has(self, st->s_socket);
+    return b->open < 0 ? -1 : 0;
+}
+
+/* 1 if there is nothing to accept from any more, 0 or -1. */
+static int
+batch_closed(cbase_state *st, PyObject *self, batch *b)
+{
+    if (b->closes == st->closes || !b->open) {
+        return 0;
+    }
+    b->closes = st->closes;
+    int has = cbase_dict_has(self, st->s_socket);
+    return has < 0 ? -1 : !has;
+}
+
+/* Stop accepting until the pool says that a slot is free. */
+static int
+wait_for_slot(cbase_state *st, PyObject *self)
+{
+    if (cbase_run(self, st->s_stop_accepting) < 0) {
+        return -1;
+    }
+    PyObject *pool = PyObject_GetAttr(self, st->s_pool);
+    if (pool == NULL) {
+        return -1;
+    }
+    int linked = pool == Py_None ? 1 : cbase_pool_link(st, self, pool);
+    Py_DECREF(pool);
+    if (linked < 0) {
+        return -1;
+    }
+    return linked ? 0 : cbase_resume_later(st, self);
+}
+
+/* ---- one connection ---- */
+
+/* self.do_read(); `hooks` are valid now, or NULL. */
+static PyObject *
+call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
+{
+    if (hooks == NULL || hooks->do_read == NULL) {
+        return cbase_call(self, st->s_do_read);
+    }
+    PyObject *function = Py_NewRef(hooks->do_read);
+    PyObject *result = PyObject_Vectorcall(function, &self, 1, NULL);
+    Py_DECREF(function);
+    return result;
+}
+
+/* self.delay = self.min_delay */
+static int
+reset_delay(cbase_state *st, PyObject *self)
+{
+    PyObject *min_delay = PyObject_GetAttr(self, st->s_min_delay);
+
+    if (min_delay == NULL) {
+        return -1;
+    }
+    int result = PyObject_SetAttr(self, st->s_delay, min_delay);
+    Py_DECREF(min_delay);
+    return result;
+}
+
+/* Reads one connection: 1 and its owned arguments, 0 if there is none, or -1. *hooks: valid
+ * before and, unless set to NULL, after. */
+static int
+read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **args)
+{
+    int some = -1;
+
+    *args = call_do_read(st, self, *hooks);
+    if (*args == NULL) {
+        return -1;
+    }
+    int known = cbase_hooks_get(st, self, hooks);
+    if (known > 0 && (*hooks)->delay_is_reset && PyTuple_CheckExact(*args)) {
+        some = PyTuple_GET_SIZE(*args) > 0;
+    }
+    else {
+        *hooks = NULL;
+        if (known >= 0 && reset_delay(st, self) == 0) {
+            some = PyObject_IsTrue(*args);
+        }
+    }
+    if (some <= 0) {
+        Py_CLEAR(*args);
+    }
+    return some;
+}
+
+/* The owned tuple that `*args` in a call makes of an iterable. */
+static PyObject *
+star_args(PyObject *args)
+{
+    if (PyTuple_CheckExact(args)) {
+        return Py_NewRef(args);
+    }
+    if (Py_TYPE(args)->tp_iter == NULL && !PySequence_Check(args)) {
+        PyErr_Format(PyExc_TypeError,
+                     "do_handle() argument after * must be an iterable, not %.200s",
+                     Py_TYPE(args)->tp_name);
+        return NULL;
+    }
+    return PySequence_Tuple(args);
+}
+
+/* self.do_handle(*args); `hooks` are valid now and args a tuple, or hooks is NULL. */
+static int
+handle_one(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
+{
+    PyObject *method, *tuple, *result;
+
+    if (hooks != NULL && hooks->own_do_handle) {
+        return cbase_dispatch(st, self, hooks, args);
+    }
+    method = PyObject_GetAttr(self, st->s_do_handle);
+    if (method == NULL) {
+        return -1;
+    }
+    tuple = star_args(args);
+    result = tuple == NULL ? NULL : PyObject_CallObject(method, tuple);
+    Py_XDECREF(tuple);
+    Py_DECREF(method);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* ---- errors ---- */
+
+/* self.loop.handle_error, owned. */
+static PyObject *
+error_handler(cbase_state *st, PyObject *self)
+{
+    PyObject *loop = PyObject_GetAttr(self, st->s_loop);
+
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *handler = PyObject_GetAttr(loop, st->s_handle_error);
+    Py_DECREF(loop);
+    return handler;
+}
+
+/* handler(context, type(exc), exc, traceback) */
+static int
+report(PyObject *handler, PyObject *context, PyObject *exc)
+{
+    PyObject *tb = PyException_GetTraceback(exc);
+    PyObject *args[4] = {context, (PyObject *)Py_TYPE(exc), exc, tb == NULL ? Py_None : tb};
+    PyObject *result = PyObject_Vectorcall(handler, args, 4, NULL);
+
+    Py_XDECREF(tb);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Report what do_read raised: self.loop.handle_error(self, ...) */
+static int
+report_reading(cbase_state *st, PyObject *self, PyObject *exc)
+{
+    PyObject *handler = error_handler(st, self);
+
+    if (handler == NULL) {
+        return -1;
+    }
+    int result = report(handler, self, exc);
+    Py_DECREF(handler);
+    return result;
+}
+
+/* Report what do_handle raised: self.loop.handle_error((args[1:], self), ...) */
+static int
+report_handling(cbase_state *st, PyObject *self, PyObject *args, PyObject *exc)
+{
+    PyObject *handler = error_handler(st, self);
+    PyObject *rest = NULL, *context = NULL;
+    int result = -1;
+
+    if (handler == NULL) {
+        return -1;
+    }
+    rest = PyObject_GetItem(args, st->all_but_first);
+    if (rest == NULL) {
+        goto done;
+    }
+    context = PyTuple_Pack(2, rest, self);
+    if (context != NULL) {
+        result = report(handler, context, exc);
+    }
+done:
+    Py_XDECREF(context);
+    Py_XDECREF(rest);
+    Py_DECREF(handler);
+    return result;
+}
+
+/* str(exc) or repr(exc) */
+static PyObject *
+describe(PyObject *exc)
+{
+    PyObject *text = PyObject_Str(exc);
+
+    if (text != NULL && PyUnicode_GET_LENGTH(text) == 0) {
+        Py_SETREF(text, PyObject_Repr(exc));
+    }
+    return text;
+}
+
+/* Close the server and say so on sys.stderr. */
+static int
+give_up(cbase_state *st, PyObject *self, PyObject *exc)
+{
+    PyObject *err = NULL, *write = NULL, *why = NULL, *line = NULL, *written = NULL;
+
+    if (cbase_run(self, st->s_close) < 0) {
+        return -1;
+    }
+    err = PyObject_GetAttrString(st->sys, "stderr");
+    if (err == NULL) {
+        return -1;
+    }
+    write = PyObject_GetAttr(err, st->s_write);
+    if (write == NULL) {
+        goto done;
+    }
+    PyObject *name = PyObject_Str(self);
+    if (name == NULL) {
+        goto done;
+    }
+    why = describe(exc);
+    if (why != NULL) {
+        line = PyUnicode_FromFormat("ERROR: %U failed with %U\n", name, why);
+    }
+    Py_DECREF(name);
+    if (line != NULL) {
+        written = PyObject_CallOneArg(write, line);
+    }
+done:
+    Py_XDECREF(line);
+    Py_XDECREF(why);
+    Py_XDECREF(write);
+    Py_DECREF(err);
+    if (written == NULL) {
+        return -1;
+    }
+    Py_DECREF(written);
+    return 0;
+}
+
+static int
+recover_from_reading(cbase_state *st, PyObject *self, PyObject *exc)
+{
+    if (report_reading(st, self, exc) < 0) {
+        return -1;
+    }
+    PyObject *verdict = cbase_call_one(self, st->s_is_fatal_error, exc);
+    if (verdict == NULL) {
+        return -1;
+    }
+    int fatal = PyObject_IsTrue(verdict);
+    Py_DECREF(verdict);
+    if (fatal < 0) {
+        return -1;
+    }
+    return fatal ? give_up(st, self, exc) : cbase_pause(st, self);
+}
+
+static int
+recover_from_handling(cbase_state *st, PyObject *self, PyObject *args, PyObject *exc)
+{
+    if (report_handling(st, self, args, exc) < 0) {
+        return -1;
+    }
+    return cbase_pause(st, self);
+}
+
+/* The `except` block around one connection: with the exception set, report it and pause.
+ * `args`: what do_read returned, or NULL if it is what raised. */
+static int
+recover(cbase_state *st, PyObject *self, PyObject *args)
+{
+    cbase_except block;
+    int result;
+
+    cbase_except_enter(&block);
+    if (args == NULL) {
+        result = recover_from_reading(st, self, block.raised);
+    }
+    else {
+        result = recover_from_handling(st, self, args, block.raised);
+    }
+    if (result < 0) {
+        cbase_never_deaf(st, self);
+    }
+    return cbase_except_leave(&block);
+}
+
+/* ---- the loop ---- */
+
+/* One turn: 1 to go on, 0 to end the batch, or -1. */
+static int
+accept_one(cbase_state *st, PyObject *self, batch *b)
+{
+    const cbase_hooks *hooks = NULL;
+    PyObject *args;
+    int status = batch_closed(st, self, b);
+
+    if (status != 0) {
+        return status < 0 ? -1 : 0;
+    }
+    status = cbase_hooks_get(st, self, &hooks);
+    if (status < 0) {
+        return -1;
+    }
+    if (status == 0 || !hooks->never_full) {
+        hooks = NULL; // full() may change everything
+        status = cbase_ask(self, st->s_full);
+        if (status != 0) {
+            return status < 0 ? -1 : wait_for_slot(st, self);
+        }
+    }
+    status = read_one(st, self, &hooks, &args);
+    if (status <= 0) {
+        return status < 0 ? recover(st, self, NULL) : 0;
+    }
+    if (handle_one(st, self, hooks, args) < 0) {
+        status = recover(st, self, args);
+    }
+    Py_DECREF(args);
+    return status;
+}
+
+CBASE_METHOD(server_do_read_loop)
+{
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *max_accept;
+    Py_ssize_t left;
+    batch b;
+    int status = 1;
+
+    (void)args;
+    if (cbase_no_args("_do_read", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    max_accept = PyObject_GetAttr(self, st->s_max_accept);
+    if (max_accept == NULL) {
+        return NULL;
+    }
+    left = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
+    Py_DECREF(max_accept);
+    if ((left == -1 && PyErr_Occurred()) || batch_begin(st, self, &b) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self); // a handler may drop the last reference
+    while (left-- > 0 && status > 0) {
+        status = accept_one(st, self, &b);
+    }
+    Py_DECREF(self);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+CBASE_METHOD(server_do_read)
+{
+    (void)self, (void)cls, (void)args;
+    if (cbase_no_args("do_read", nargs, kwnames) == 0) {
+        PyErr_SetNone(PyExc_NotImplementedError);
+    }
+    return NULL;
+}
+
+CBASE_METHOD(server_full)
+{
+    (void)self, (void)cls, (void)args;
+    if (cbase_no_args("full", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(Py_False);
+}
+
+CBASE_METHOD(server_is_fatal_error)
+{
+    static const cbase_params params = {"is_fatal_error", 1, {"ex", NULL}};
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *ex, *ex_args, *code = NULL, *fatal;
+    int result;
+
+    if (cbase_parse(&params, args, nargs, kwnames, &ex) < 0) {
+        return NULL;
+    }
+    result = PyObject_IsInstance(ex, PyExc_OSError);
+    if (result <= 0) {
+        return result < 0 ? NULL : Py_NewRef(Py_False);
+    }
+    ex_args = PyObject_GetAttr(ex, st->s_args);
+    if (ex_args == NULL) {
+        return NULL;
+    }
+    code = PyObject_GetItem(ex_args, st->zero);
+    Py_DECREF(ex_args);
+    if (code == NULL) {
+        return NULL;
+    }
+    fatal = PyObject_GetAttr(self, st->s_fatal_errors);
+    result = fatal == NULL ? -1 : PySequence_Contains(fatal, code);
+    Py_XDECREF(fatal);
+    Py_DECREF(code);
+    return result < 0 ? NULL : PyBool_FromLong(result);
+}
+
+PyMethodDef cbase_accept_methods[] = {
+    CBASE_METHOD_DEF("_do_read", server_do_read_loop,
+        "_do_read($self, /)\n--\n\n"
+        "The accept loop, called by the event loop when the listener is readable.\n\n"
+        "Hands at most max_accept connections from do_read() to do_handle(). Stops accepting\n"
+        "while full() says so. An error goes to the hub's handle_error and pauses accepting."),
+    CBASE_METHOD_DEF("do_read", server_do_read,
+        "do_read($self, /)\n--\n\n"
+        "Accept one connection; for subclasses to define.\n\n"
+        "Returns the arguments for the handler, as any iterable, or any false value if there\n"
+        "is nothing to accept now. Must not block.\n\n"
+        "Raises NotImplementedError in this class. Since 1.0."),
+    CBASE_METHOD_DEF("full", server_full,
+        "full($self, /)\n--\n\n"
+        "Return whether the server may take no more connections now: False.\n\n"
+        "Asked before each accept. With a pool, the pool's own `full` takes its place on the\n"
+        "instance. Since 1.0."),
+    CBASE_METHOD_DEF("is_fatal_error", server_is_fatal_error,
+        "is_fatal_error($self, /, ex)\n--\n\n"
+        "Return whether an exception from do_read() ends the server: an OSError whose errno is\n"
+        "among fatal_errors.\n\n"
+        "Raises IndexError for an OSError without arguments. Since 1.0."),
+    {NULL, NULL, 0, NULL},
+};

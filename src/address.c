@@ -1,0 +1,217 @@
+/* Addresses as text, number or tuple: parse_address and its two helpers. */
+#include "cbase.h"
+
+/* (family, address) or (family, (host, port)); steals nothing. */
+static PyObject *
+family_and(PyObject *family, PyObject *address)
+{
+    return PyTuple_Pack(2, family, address);
+}
+
+/* Whether the character is in a host or address: 1, 0 or -1. */
+static int
+has_colon(PyObject *text)
+{
+    PyObject *colon = PyUnicode_FromString(":");
+
+    if (colon == NULL) {
+        return -1;
+    }
+    int found = PySequence_Contains(text, colon);
+    Py_DECREF(colon);
+    return found;
+}
+
+/* bool(text.<method>(arg)) */
+static int
+ask_with(PyObject *text, const char *method, const char *arg)
+{
+    PyObject *result = PyObject_CallMethod(text, method, "s", arg);
+
+    if (result == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(result);
+    Py_DECREF(result);
+    return truth;
+}
+
+/* The tuple (family, host without brackets). */
+static PyObject *
+extract_family(cbase_state *st, PyObject *host)
+{
+    int brackets = ask_with(host, "startswith", "[");
+
+    if (brackets > 0) {
+        brackets = ask_with(host, "endswith", "]");
+    }
+    if (brackets < 0) {
+        return NULL;
+    }
+    if (!brackets) {
+        return family_and(st->family_inet, host);
+    }
+    PyObject *bare = PyObject_GetItem(host, st->between_ends);
+    if (bare == NULL) {
+        return NULL;
+    }
+    PyObject *result = family_and(st->family_inet6, bare);
+    Py_DECREF(bare);
+    return result;
+}
+
+static PyObject *
+parse_tuple(cbase_state *st, PyObject *address)
+{
+    PyObject *host = PyObject_GetItem(address, st->zero);
+    int six;
+
+    if (host == NULL) {
+        return NULL;
+    }
+    six = PyObject_Not(host);
+    if (six == 0) {
+        six = has_colon(host);
+    }
+    Py_DECREF(host);
+    if (six < 0) {
+        return NULL;
+    }
+    return family_and(six ? st->family_inet6 : st->family_inet, address);
+}
+
+/* (family, (host, int(port))) */
+static PyObject *
+with_port(PyObject *family, PyObject *host, PyObject *port)
+{
+    PyObject *number = PyObject_CallOneArg((PyObject *)&PyLong_Type, port);
+    PyObject *pair = NULL, *result = NULL;
+
+    if (number == NULL) {
+        return NULL;
+    }
+    pair = PyTuple_Pack(2, host, number);
+    Py_DECREF(number);
+    if (pair != NULL) {
+        result = family_and(family, pair);
+        Py_DECREF(pair);
+    }
+    return result;
+}
+
+static PyObject *
+parse_host_and_port(cbase_state *st, PyObject *address)
+{
+    PyObject *parts = PyObject_CallMethod(address, "rsplit", "si", ":", 1);
+    PyObject *pair = NULL, *extracted = NULL, *result = NULL;
+
+    if (parts == NULL) {
+        return NULL;
+    }
+    pair = PySequence_Tuple(parts);
+    Py_DECREF(parts);
+    if (pair == NULL) {
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(pair) != 2) { // only a str subclass can come here
+        PyErr_Format(PyExc_ValueError, "expected a host and a port, got %zd parts",
+                     PyTuple_GET_SIZE(pair));
+        goto done;
+    }
+    extracted = extract_family(st, PyTuple_GET_ITEM(pair, 0));
+    if (extracted == NULL) {
+        goto done;
+    }
+    PyObject *host = PyTuple_GET_ITEM(extracted, 1); // borrowed
+    PyObject *star = PyUnicode_FromString("*");
+    if (star == NULL) {
+        goto done;
+    }
+    int any = PyObject_RichCompareBool(host, star, Py_EQ);
+    Py_DECREF(star);
+    if (any >= 0) {
+        result = with_port(PyTuple_GET_ITEM(extracted, 0), any ? st->address_any : host,
+                           PyTuple_GET_ITEM(pair, 1));
+    }
+done:
+    Py_XDECREF(extracted);
+    Py_DECREF(pair);
+    return result;
+}
+
+static PyObject *
+parse(cbase_state *st, PyObject *address)
+{
+    int is = PyObject_IsInstance(address, (PyObject *)&PyTuple_Type);
+
+    if (is != 0) {
+        return is < 0 ? NULL : parse_tuple(st, address);
+    }
+    is = PyObject_IsInstance(address, (PyObject *)&PyUnicode_Type);
+    if (is > 0) {
+        int colon = has_colon(address);
+        if (colon != 0) {
+            return colon < 0 ? NULL : parse_host_and_port(st, address);
+        }
+    }
+    else if (is == 0) {
+        is = PyObject_IsInstance(address, (PyObject *)&PyLong_Type);
+        if (is == 0) {
+            PyErr_Format(PyExc_TypeError, "Expected tuple or string, got %S",
+                         (PyObject *)Py_TYPE(address));
+        }
+    }
+    if (is <= 0) {
+        return NULL;
+    }
+    return with_port(st->family_inet6, st->address_any, address); // just a port
+}
+
+PyObject *
+cbase_parse_address(cbase_state *st, PyObject *address)
+{
+    PyObject *result = parse(st, address);
+
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        cbase_except block;
+        cbase_except_enter(&block);
+        PyErr_Format(PyExc_ValueError, "Failed to parse address %R: %S", address, block.raised);
+        (void)cbase_except_leave(&block);
+    }
+    return result;
+}
+
+#define ADDRESS_FUNCTION(function, name, param, call)                                          \
+    static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t nargs,        \
+                              PyObject *kwnames)                                               \
+    {                                                                                          \
+        static const cbase_params params = {name, 1, {param, NULL}};                           \
+        PyObject *arg;                                                                         \
+        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                            \
+            return NULL;                                                                       \
+        }                                                                                      \
+        return call(cbase_module_state(module), arg);                                          \
+    }
+
+ADDRESS_FUNCTION(address_extract_family, "_extract_family", "host", extract_family)
+ADDRESS_FUNCTION(address_parse_inner, "_parse_address", "address", parse)
+ADDRESS_FUNCTION(address_parse, "parse_address", "address", cbase_parse_address)
+
+PyMethodDef cbase_address_functions[] = {
+    CBASE_FUNCTION_DEF("_extract_family", address_extract_family,
+        "_extract_family($module, host)\n--\n\n"
+        "Return (AF_INET6, host without brackets) for '[host]', else (AF_INET, host)."),
+    CBASE_FUNCTION_DEF("_parse_address", address_parse_inner,
+        "_parse_address($module, address)\n--\n\n"
+        "parse_address() without the address in the text of a ValueError."),
+    CBASE_FUNCTION_DEF("parse_address", address_parse,
+        "parse_address($module, address)\n--\n\n"
+        "Return the pair (address family, socket address) that an address stands for.\n\n"
+        "address: a (host, port) tuple, returned unchanged with AF_INET6 if the host is\n"
+        "empty or contains a colon, else with AF_INET; 'host:port', '[IPv6 host]:port',\n"
+        "':port' or '*:port' (any IPv4 host); or a port alone, as int or str (any IPv6\n"
+        "host).\n\n"
+        "Raises ValueError if text or number cannot be parsed, TypeError for other\n"
+        "types. Since 1.0."),
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,205 @@
+/* Shared by all files of the extension: the module state and what each file offers the others.
+ *
+ * Conventions. Functions return -1 or NULL with an exception set, unless their comment says
+ * otherwise. Arguments are borrowed, results owned, unless marked. `self` is an instance of
+ * BaseServer; every call into Python may run anything, also close or free that server, so a
+ * caller owns what it goes on using and reads it anew afterwards.
+ */
+#ifndef CBASE_H
+#define CBASE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+
+#include "compat.h"
+#include "names.h"
+
+#define CBASE_HOOKS 8 /* servers whose hooks are remembered at a time */
+
+/* hooks.c: what the accept loop calls and reads on one server. Nothing here is owned: the class
+ * and the instance dict own it as long as the hooks are valid. */
+typedef struct {
+    /* What has to be the same for the rest to be valid; compared only, never followed. */
+    PyObject *self, *dict;
+    PyTypeObject *type;
+    unsigned int version; // of the type
+    uint64_t stamp;       // of the dict
+
+    int simple;             // if not, only ordinary attribute access is right
+    int never_full;         // `full` is BaseServer's
+    PyObject *do_read;      // function of the class, to be called with self; or NULL: unknown
+    int delay_is_reset;     // `delay` is the very object `min_delay`
+    int own_do_handle;      // `do_handle` is BaseServer's
+    PyObject *spawn;        // `_spawn`, or NULL: unknown
+    PyObject *handle;       // `_handle`, or NULL: unknown
+    int close_does_nothing; // `do_close` is BaseServer's
+    PyObject *close_function; // `do_close` is this Python function of the class; or NULL
+} cbase_hooks;
+
+typedef struct {
+#define X(name) PyObject *s_##name;
+    CBASE_NAMES(X)
+#undef X
+    PyObject *s_default; // 'default'
+
+    PyTypeObject *BaseServer;
+    PyObject *handle_and_close; // the function _handle_and_close_when_done
+
+    PyObject *Event;    // gevent.event.Event
+    PyObject *Greenlet; // gevent.greenlet.Greenlet
+    PyObject *GreenletExit; // greenlet.GreenletExit
+    PyObject *get_hub;      // gevent.hub.get_hub
+    PyObject *sys;
+    PyObject *address_any; // ''
+    PyObject *zero, *one, *two;
+    PyObject *family_inet, *family_inet6;
+    PyObject *all_but_first, *between_ends; // slice(1, None), slice(1, -1)
+    PyObject *kw_timeout, *kw_block_timeout; // keyword names of two calls
+
+    PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
+
+    /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
+    unsigned long closes;
+    cbase_hooks hooks[CBASE_HOOKS];
+} cbase_state;
+
+/* The state behind `module`, and behind the class that defines the method being called. */
+static inline cbase_state *
+cbase_module_state(PyObject *module)
+{
+    return (cbase_state *)PyModule_GetState(module);
+}
+
+static inline cbase_state *
+cbase_class_state(PyTypeObject *defining_class)
+{
+    return (cbase_state *)PyType_GetModuleState(defining_class);
+}
+
+/* Signature of a method: PyCMethod of METH_METHOD | METH_FASTCALL | METH_KEYWORDS. */
+#define CBASE_METHOD(function)                                                         \
+    static PyObject *function(PyObject *self, PyTypeObject *cls, PyObject *const *args, \
+                              Py_ssize_t nargs, PyObject *kwnames)
+
+#define CBASE_METHOD_DEF(name, function, doc)                                  \
+    {name, (PyCFunction)(void (*)(void))(function),                            \
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, PyDoc_STR(doc)}
+
+/* A module function of METH_FASTCALL | METH_KEYWORDS. */
+#define CBASE_FUNCTION_DEF(name, function, doc)                                              \
+    {name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS,           \
+     PyDoc_STR(doc)}
+
+/* ---- args.c: arguments of METH_FASTCALL | METH_KEYWORDS functions ---- */
+
+#define CBASE_MAX_PARAMS 3
+
+typedef struct {
+    const char *function;
+    Py_ssize_t required;
+    const char *names[CBASE_MAX_PARAMS + 1]; // NULL-terminated
+} cbase_params;
+
+/* Fills out[i] with the borrowed argument of names[i], or NULL if it was not given. */
+int cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames, PyObject **out);
+/* For functions that take positional arguments only. */
+int cbase_no_keywords(const char *function, PyObject *kwnames);
+int cbase_no_args(const char *function, Py_ssize_t nargs, PyObject *kwnames);
+
+/* ---- attrs.c: attributes of a server; alone in touching the instance `__dict__` ---- */
+
+/* hasattr(): 1, 0 or -1. */
+int cbase_has(PyObject *obj, PyObject *name);
+/* self.__dict__.pop(name, None); *value, if wanted, receives what was there or NULL. */
+int cbase_dict_pop(cbase_state *st, PyObject *self, PyObject *name, PyObject **value);
+/* self.__dict__.get(name): 1 and an owned *value, 0 and NULL (absent or None), or -1. */
+int cbase_dict_get(cbase_state *st, PyObject *self, PyObject *name, PyObject **value);
+/* A new dict with those of `handle`, `_handle`, `_spawn` and `full` that the server holds, and
+ * the way back: sets what the server lacks of it. */
+PyObject *cbase_dict_pick_handler(cbase_state *st, PyObject *self);
+int cbase_dict_fill(PyObject *self, PyObject *picked);
+/* getattr(obj, name)(): the result, or only success. */
+PyObject *cbase_call(PyObject *obj, PyObject *name);
+PyObject *cbase_call_one(PyObject *obj, PyObject *name, PyObject *arg);
+int cbase_run(PyObject *obj, PyObject *name);
+/* bool(getattr(obj, name)()): 1, 0 or -1. */
+int cbase_ask(PyObject *obj, PyObject *name);
+/* getattr(getattr(self, attr), name)(): as `self._watcher.stop()`. */
+int cbase_run_on(PyObject *self, PyObject *attr, PyObject *name);
+
+/* Whether the instance dict itself holds `name`: 1, 0 or -1. Runs no Python code. */
+int cbase_dict_has(PyObject *self, PyObject *name);
+
+/* ---- hooks.c: look-ups of the accept loop that need not be made again ---- */
+
+extern PyMethodDef cbase_hooks_functions[];
+
+int cbase_hooks_init(cbase_state *st);
+/* 1 and the hooks of a server, valid until the next call into Python; 0 if ordinary attribute
+ * access has to be used; or -1. */
+int cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks);
+
+/* ---- errors.c: `except` and `finally` blocks ---- */
+
+/* The exception that a block handles, and what was being handled outside of it. */
+typedef struct {
+    PyObject *raised;
+    PyObject *outer[3];
+} cbase_except;
+
+/* Enters the block with the exception that is set; from here on sys.exc_info() shows it and
+ * new exceptions get it as their __context__. */
+void cbase_except_enter(cbase_except *block);
+/* Leaves it. `leave` drops the exception and keeps one raised in the block, if any: 0 or -1;
+ * `reraise` raises it again unless the block raised another one. */
+int cbase_except_leave(cbase_except *block);
+void cbase_except_reraise(cbase_except *block);
+
+/* ---- accept.c: the accept loop ---- */
+extern PyMethodDef cbase_accept_methods[];
+
+/* ---- pause.c: how accepting stops for a while ---- */
+
+/* Stop accepting, start again after self.delay, double the delay; a negative one: go on. */
+int cbase_pause(cbase_state *st, PyObject *self);
+/* As cbase_pause for a server that is accepting no more: the timer and the doubling only. */
+int cbase_resume_later(cbase_state *st, PyObject *self);
+/* With an exception set that is about to reach the event loop, which may stop the io watcher
+ * for that: make sure that accepting goes on later. Keeps the exception. */
+void cbase_never_deaf(cbase_state *st, PyObject *self);
+
+/* ---- pool.c: pools and what resembles one ---- */
+
+/* Have the pool call back when a slot is free: 1, 0 if it cannot, or -1. */
+int cbase_pool_link(cbase_state *st, PyObject *self, PyObject *pool);
+int cbase_pool_unlink(cbase_state *st, PyObject *self, PyObject *pool);
+/* Wait for its greenlets for `timeout` seconds, then kill the rest. */
+int cbase_pool_finish(cbase_state *st, PyObject *self, PyObject *timeout);
+
+/* ---- handle.c: from an accepted connection to its handler ---- */
+extern PyMethodDef cbase_handle_methods[];
+extern PyMethodDef cbase_handle_functions[];
+
+/* self.do_handle(*args) for BaseServer's own do_handle. `args` is a tuple. `hooks`: those of
+ * the server, valid now, or NULL. */
+int cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args);
+
+/* ---- address.c ---- */
+extern PyMethodDef cbase_address_functions[];
+
+PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
+
+/* ---- lifecycle.c: start, stop and what lies between; info.c: repr and properties ---- */
+extern PyMethodDef cbase_lifecycle_methods[];
+extern PyMethodDef cbase_info_methods[];
+extern PyMethodDef cbase_info_properties[];
+
+/* ---- baseserver.c: the type ---- */
+
+/* Creates BaseServer for `module` and stores it in its state. */
+int cbase_type_create(PyObject *module, cbase_state *st);
+
+#endif

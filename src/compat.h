@@ -1,0 +1,81 @@
+/* What differs between CPython 3.10 and 3.15, and nothing else. */
+#ifndef CBASE_COMPAT_H
+#define CBASE_COMPAT_H
+
+#include <Python.h>
+
+#if PY_VERSION_HEX < 0x030A0000
+#error "gevent_cbase needs CPython 3.10 or newer"
+#endif
+#if defined(PYPY_VERSION)
+#error "gevent_cbase is an extension of CPython; on PyPy use gevent itself"
+#endif
+#if defined(Py_GIL_DISABLED)
+#error "gevent_cbase relies on the GIL, as greenlet and gevent do"
+#endif
+
+/* The exception that is set, normalized and with its traceback, or NULL; clears it. */
+static inline PyObject *
+compat_get_raised(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+    return value;
+#endif
+}
+
+/* Sets `exc` (stolen) as the exception that is raised. */
+static inline void
+compat_set_raised(PyObject *exc)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exc);
+#else
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc, PyException_GetTraceback(exc));
+#endif
+}
+
+/* getattr() that takes AttributeError for "absent": 1 and an owned *result, 0 and NULL, or -1. */
+static inline int
+compat_get_optional(PyObject *obj, PyObject *name, PyObject **result)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyObject_GetOptionalAttr(obj, name, result);
+#else
+    *result = PyObject_GetAttr(obj, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+#endif
+}
+
+/* The namespace of one class of an MRO, owned. Static built-in types keep theirs elsewhere
+ * since 3.12. */
+static inline PyObject *
+compat_type_dict(PyTypeObject *type)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyType_GetDict(type);
+#else
+    return Py_NewRef(type->tp_dict);
+#endif
+}
+
+#endif

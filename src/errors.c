@@ -1,0 +1,38 @@
+/* `except` and `finally` blocks in C, visible to Python code called from inside them. */
+#include "cbase.h"
+
+void
+cbase_except_enter(cbase_except *block)
+{
+    block->raised = compat_get_raised();
+    PyErr_GetExcInfo(&block->outer[0], &block->outer[1], &block->outer[2]);
+    PyErr_SetExcInfo(Py_NewRef((PyObject *)Py_TYPE(block->raised)), Py_NewRef(block->raised),
+                     PyException_GetTraceback(block->raised));
+}
+
+int
+cbase_except_leave(cbase_except *block)
+{
+    PyErr_SetExcInfo(block->outer[0], block->outer[1], block->outer[2]);
+    /* Freeing the exception may run Python code, which must not see a new one as set. */
+    PyObject *raised = compat_get_raised();
+    Py_CLEAR(block->raised);
+    if (raised == NULL) {
+        return 0;
+    }
+    compat_set_raised(raised);
+    return -1;
+}
+
+void
+cbase_except_reraise(cbase_except *block)
+{
+    PyObject *exc = block->raised;
+
+    if (PyErr_Occurred()) {
+        (void)cbase_except_leave(block);
+        return;
+    }
+    PyErr_SetExcInfo(block->outer[0], block->outer[1], block->outer[2]);
+    compat_set_raised(exc);
+}

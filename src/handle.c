@@ -1,0 +1,194 @@
+/* From an accepted connection to its handler: do_handle, do_close, and the function that runs
+ * in the handler's greenlet. */
+#include "cbase.h"
+
+/* function(*args) */
+static PyObject *
+call_star(PyObject *function, PyObject *args)
+{
+    return PyObject_Vectorcall(function, ((PyTupleObject *)args)->ob_item,
+                               (size_t)PyTuple_GET_SIZE(args), NULL);
+}
+
+/* close(*args) for a `finally` or `except` block with an exception set: that exception again,
+ * or the one of close(). Always NULL. */
+static PyObject *
+close_and_reraise(PyObject *close, PyObject *args)
+{
+    cbase_except block;
+
+    cbase_except_enter(&block);
+    Py_XDECREF(call_star(close, args));
+    cbase_except_reraise(&block);
+    return NULL;
+}
+
+/* try: return handle(*args) finally: close(*args). `close` may be NULL: nothing to do. */
+static PyObject *
+handle_and_close(PyObject *handle, PyObject *close, PyObject *args)
+{
+    PyObject *result = call_star(handle, args);
+
+    if (close == NULL) {
+        return result;
+    }
+    if (result == NULL) {
+        return close_and_reraise(close, args);
+    }
+    PyObject *closed = call_star(close, args);
+    if (closed == NULL) {
+        Py_DECREF(result);
+        return NULL;
+    }
+    Py_DECREF(closed);
+    return result;
+}
+
+/* The three things that do_handle looks up on the server. */
+typedef struct {
+    PyObject *spawn, *handle, *close; // owned; close: NULL if it does nothing
+} parts;
+
+static void
+parts_clear(parts *p)
+{
+    Py_CLEAR(p->spawn);
+    Py_CLEAR(p->handle);
+    Py_CLEAR(p->close);
+}
+
+/* The parts as the hooks have them: 1, 0 if these do not tell all of them, or -1. */
+static int
+known_parts(const cbase_hooks *hooks, PyObject *self, parts *p)
+{
+    if (hooks == NULL || hooks->spawn == NULL || hooks->handle == NULL) {
+        return 0;
+    }
+    if (hooks->close_function != NULL) {
+        p->close = PyMethod_New(hooks->close_function, self);
+        if (p->close == NULL) {
+            return -1;
+        }
+    }
+    else if (!hooks->close_does_nothing || hooks->spawn != Py_None) {
+        return 0;
+    }
+    p->spawn = Py_NewRef(hooks->spawn);
+    p->handle = Py_NewRef(hooks->handle);
+    return 1;
+}
+
+static int
+find_parts(cbase_state *st, PyObject *self, const cbase_hooks *hooks, parts *p)
+{
+    int known = known_parts(hooks, self, p);
+
+    if (known != 0) {
+        return known < 0 ? -1 : 0;
+    }
+    p->spawn = PyObject_GetAttr(self, st->s__spawn);
+    p->handle = p->spawn == NULL ? NULL : PyObject_GetAttr(self, st->s__handle);
+    p->close = p->handle == NULL ? NULL : PyObject_GetAttr(self, st->s_do_close);
+    return p->close == NULL ? -1 : 0;
+}
+
+int
+cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
+{
+    parts p = {NULL, NULL, NULL};
+    PyObject *result;
+
+    if (find_parts(st, self, hooks, &p) < 0) {
+        parts_clear(&p);
+        return -1;
+    }
+    if (p.spawn == Py_None) {
+        result = handle_and_close(p.handle, p.close, args);
+    }
+    else {
+        PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
+        result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
+    }
+    if (result == NULL && p.close != NULL) {
+        (void)close_and_reraise(p.close, args);
+    }
+    int failed = result == NULL;
+    Py_XDECREF(result);
+    parts_clear(&p);
+    return failed ? -1 : 0;
+}
+
+CBASE_METHOD(server_do_handle)
+{
+    if (cbase_no_keywords("do_handle", kwnames) < 0) {
+        return NULL;
+    }
+    PyObject *tuple = PyTuple_New(nargs);
+    if (tuple == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    int result = cbase_dispatch(cbase_class_state(cls), self, NULL, tuple);
+    Py_DECREF(tuple);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+CBASE_METHOD(server_do_close)
+{
+    (void)self, (void)cls, (void)args, (void)nargs;
+    if (cbase_no_keywords("do_close", kwnames) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
+handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    static const cbase_params params = {
+        "_handle_and_close_when_done", 3, {"handle", "close", "args_tuple", NULL}};
+    PyObject *given[3], *tuple, *result;
+
+    (void)module;
+    if (cbase_parse(&params, args, nargs, kwnames, given) < 0) {
+        return NULL;
+    }
+    tuple = PySequence_Tuple(given[2]);
+    if (tuple == NULL) {
+        return NULL;
+    }
+    /* A greenlet that is killed while it runs drops the arguments that it was started with. */
+    PyObject *handle = Py_NewRef(given[0]);
+    PyObject *close = Py_NewRef(given[1]);
+    result = handle_and_close(handle, close, tuple);
+    Py_DECREF(close);
+    Py_DECREF(handle);
+    Py_DECREF(tuple);
+    return result;
+}
+
+PyMethodDef cbase_handle_functions[] = {
+    CBASE_FUNCTION_DEF("_handle_and_close_when_done", handle_and_close_when_done,
+        "_handle_and_close_when_done($module, handle, close, args_tuple)\n--\n\n"
+        "Return handle(*args_tuple); call close(*args_tuple) when it returns or raises.\n\n"
+        "This is what runs in the greenlet of each connection."),
+    {NULL, NULL, 0, NULL},
+};
+
+PyMethodDef cbase_handle_methods[] = {
+    CBASE_METHOD_DEF("do_handle", server_do_handle,
+        "do_handle($self, /, *args)\n--\n\n"
+        "Run the handler for one connection, in a greenlet made by the spawn function.\n\n"
+        "args: what do_read() returned; the handler gets them as its arguments and do_close()\n"
+        "after it, also when the handler raises. With spawn=None the handler runs at once, in\n"
+        "the hub, and must not block.\n\n"
+        "Raises what the spawn function raises, after do_close(*args). Since 1.0."),
+    CBASE_METHOD_DEF("do_close", server_do_close,
+        "do_close($self, /, *args)\n--\n\n"
+        "Called with the arguments of the handler when it is done. Does nothing; subclasses\n"
+        "close the connection here. Since 1.0."),
+    {NULL, NULL, 0, NULL},
+};

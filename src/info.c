@@ -1,0 +1,298 @@
+/* What a server tells of itself: repr, str and its read-only properties. */
+#include "cbase.h"
+
+/* Appends to *text what str(exception being raised) gives, or `fallback` if that is empty, and
+ * takes the exception for handled. Only Exceptions: others stay set. -1 with one set, or 0. */
+static int
+append_error(PyObject **text, const char *fallback)
+{
+    cbase_except block;
+    PyObject *message;
+
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    cbase_except_enter(&block);
+    message = PyObject_Str(block.raised);
+    if (message != NULL && PyUnicode_GET_LENGTH(message) == 0) {
+        Py_SETREF(message, PyUnicode_FromString(fallback));
+    }
+    if (message != NULL) {
+        PyUnicode_AppendAndDel(text, message);
+    }
+    return cbase_except_leave(&block) < 0 || *text == NULL ? -1 : 0;
+}
+
+/* format % args, or format % (arg,) */
+static PyObject *
+format(const char *text, PyObject *args)
+{
+    PyObject *pattern = PyUnicode_FromString(text);
+
+    if (pattern == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyUnicode_Format(pattern, args);
+    Py_DECREF(pattern);
+    return result;
+}
+
+/* 'fileno=N ' */
+static PyObject *
+format_socket(cbase_state *st, PyObject *self)
+{
+    PyObject *socket, *fileno = NULL, *text = NULL;
+    int has = compat_get_optional(self, st->s_socket, &socket);
+
+    if (has < 0) {
+        return NULL;
+    }
+    if (has == 0) {
+        return PyUnicode_FromString("");
+    }
+    fileno = cbase_call(socket, st->s_fileno);
+    Py_DECREF(socket);
+    if (fileno == NULL) {
+        fileno = PyUnicode_FromString("");
+        if (fileno == NULL || append_error(&fileno, "") < 0) {
+            Py_XDECREF(fileno);
+            return NULL;
+        }
+    }
+    text = format("fileno=%s ", fileno);
+    Py_DECREF(fileno);
+    return text;
+}
+
+/* 'address=HOST:PORT' or 'address=ADDRESS' */
+static PyObject *
+format_address(cbase_state *st, PyObject *self)
+{
+    PyObject *address = PyObject_GetAttr(self, st->s_address);
+    PyObject *text = NULL;
+
+    if (address == NULL) {
+        return NULL;
+    }
+    int pair = PyObject_IsInstance(address, (PyObject *)&PyTuple_Type);
+    if (pair > 0) {
+        Py_ssize_t size = PyObject_Size(address);
+        pair = size < 0 ? -1 : size == 2;
+    }
+    if (pair > 0) {
+        text = format("address=%s:%s", address);
+    }
+    else if (pair == 0) {
+        PyObject *one = PyTuple_Pack(1, address);
+        text = one == NULL ? NULL : format("address=%s", one);
+        Py_XDECREF(one);
+    }
+    Py_DECREF(address);
+    return text;
+}
+
+/* ' handle=...': a bound method of the server itself is not asked for its repr, which would
+ * contain the server's. */
+static PyObject *
+format_handle(cbase_state *st, PyObject *self, PyObject *handle, PyObject *bound_to)
+{
+    PyObject *text = NULL;
+
+    if (bound_to != self) {
+        PyObject *repr = PyObject_Repr(handle);
+        text = repr == NULL ? NULL : PyUnicode_FromFormat(" handle=%U", repr);
+        Py_XDECREF(repr);
+        return text;
+    }
+    PyObject *type = PyObject_GetAttrString(self, "__class__");
+    PyObject *type_name = type == NULL ? NULL : PyObject_GetAttr(type, st->s___name__);
+    PyObject *name = type_name == NULL ? NULL : PyObject_GetAttr(handle, st->s___name__);
+    if (name != NULL) {
+        text = PyUnicode_FromFormat(" handle=<bound method %S.%S of self>", type_name, name);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(type_name);
+    Py_XDECREF(type);
+    return text;
+}
+
+/* Appends a part, or the text of the exception that making it raised. */
+static int
+append(PyObject **text, PyObject *part)
+{
+    if (part == NULL) {
+        return append_error(text, "<error>");
+    }
+    PyUnicode_AppendAndDel(text, part);
+    return *text == NULL ? -1 : 0;
+}
+
+static PyObject *
+format_info(cbase_state *st, PyObject *self)
+{
+    PyObject *text = format_socket(st, self);
+    PyObject *handle = NULL, *bound_to = NULL;
+
+    if (text == NULL || append(&text, format_address(st, self)) < 0
+        || cbase_dict_get(st, self, st->s_handle, &handle) < 0)
+    {
+        goto error;
+    }
+    if (handle != NULL) {
+        if (compat_get_optional(handle, st->s___self__, &bound_to) < 0
+            || append(&text, format_handle(st, self, handle, bound_to)) < 0)
+        {
+            goto error;
+        }
+    }
+    Py_XDECREF(bound_to);
+    Py_XDECREF(handle);
+    return text;
+error:
+    Py_XDECREF(bound_to);
+    Py_XDECREF(handle);
+    Py_XDECREF(text);
+    return NULL;
+}
+
+CBASE_METHOD(server_formatinfo)
+{
+    (void)args;
+    if (cbase_no_args("_formatinfo", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return format_info(cbase_class_state(cls), self);
+}
+
+/* '<NAME INFO>' or '<NAME at ID INFO>' */
+static PyObject *
+describe(cbase_state *st, PyObject *self, int with_id)
+{
+    PyObject *name = PyObject_GetAttr((PyObject *)Py_TYPE(self), st->s___name__);
+    PyObject *info = name == NULL ? NULL : cbase_call(self, st->s__formatinfo);
+    PyObject *result = NULL;
+
+    if (info != NULL && with_id) {
+        PyObject *id = PyLong_FromVoidPtr(self);
+        PyObject *hex = id == NULL ? NULL : PyNumber_ToBase(id, 16);
+        result = hex == NULL ? NULL : PyUnicode_FromFormat("<%S at %U %S>", name, hex, info);
+        Py_XDECREF(hex);
+        Py_XDECREF(id);
+    }
+    else if (info != NULL) {
+        result = PyUnicode_FromFormat("<%S %S>", name, info);
+    }
+    Py_XDECREF(info);
+    Py_XDECREF(name);
+    return result;
+}
+
+CBASE_METHOD(server_repr)
+{
+    (void)args;
+    if (cbase_no_args("__repr__", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return describe(cbase_class_state(cls), self, 1);
+}
+
+CBASE_METHOD(server_str)
+{
+    (void)args;
+    if (cbase_no_args("__str__", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return describe(cbase_class_state(cls), self, 0);
+}
+
+/* self.address[index] if it is a tuple, else None */
+static PyObject *
+address_item(cbase_state *st, PyObject *self, PyObject *index)
+{
+    PyObject *address = PyObject_GetAttr(self, st->s_address);
+    PyObject *item = NULL;
+
+    if (address == NULL) {
+        return NULL;
+    }
+    int is_tuple = PyObject_IsInstance(address, (PyObject *)&PyTuple_Type);
+    if (is_tuple > 0) {
+        item = PyObject_GetItem(address, index);
+    }
+    else if (is_tuple == 0) {
+        item = Py_NewRef(Py_None);
+    }
+    Py_DECREF(address);
+    return item;
+}
+
+CBASE_METHOD(get_server_host)
+{
+    cbase_state *st = cbase_class_state(cls);
+    (void)args;
+    if (cbase_no_args("server_host", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return address_item(st, self, st->zero);
+}
+
+CBASE_METHOD(get_server_port)
+{
+    cbase_state *st = cbase_class_state(cls);
+    (void)args;
+    if (cbase_no_args("server_port", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return address_item(st, self, st->one);
+}
+
+CBASE_METHOD(get_started)
+{
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *event;
+
+    (void)args;
+    if (cbase_no_args("started", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    event = PyObject_GetAttr(self, st->s__stop_event);
+    if (event == NULL) {
+        return NULL;
+    }
+    int stopped = cbase_ask(event, st->s_is_set);
+    Py_DECREF(event);
+    return stopped < 0 ? NULL : PyBool_FromLong(!stopped);
+}
+
+CBASE_METHOD(get_closed)
+{
+    (void)args;
+    if (cbase_no_args("closed", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    int open = cbase_has(self, cbase_class_state(cls)->s_socket);
+    return open < 0 ? NULL : PyBool_FromLong(!open);
+}
+
+PyMethodDef cbase_info_methods[] = {
+    CBASE_METHOD_DEF("_formatinfo", server_formatinfo,
+        "_formatinfo($self, /)\n--\n\n"
+        "The part of repr() and str() that tells descriptor, address and handler."),
+    CBASE_METHOD_DEF("__repr__", server_repr, "__repr__($self, /)\n--\n\nReturn repr(self)."),
+    CBASE_METHOD_DEF("__str__", server_str, "__str__($self, /)\n--\n\nReturn str(self)."),
+    {NULL, NULL, 0, NULL},
+};
+
+PyMethodDef cbase_info_properties[] = {
+    CBASE_METHOD_DEF("server_host", get_server_host,
+        "Host that the server is bound to, a str; None if the address is not a tuple, as that\n"
+        "of a UNIX socket. Since 1.0."),
+    CBASE_METHOD_DEF("server_port", get_server_port,
+        "Port that the server is bound to, an int; None if the address is not a tuple. With\n"
+        "port 0 the real one is known once the server has started. Since 1.0."),
+    CBASE_METHOD_DEF("started", get_started,
+        "True between start() and close(), also while accepting pauses. Since 1.0."),
+    CBASE_METHOD_DEF("closed", get_closed,
+        "True while there is no listening socket. Since 1.0."),
+    {NULL, NULL, 0, NULL},
+};

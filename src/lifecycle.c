@@ -1,0 +1,401 @@
+/* The life of a server: start, accept, stop, close, serve_forever. */
+#include "cbase.h"
+
+/* ---- accepting on and off ---- */
+
+CBASE_METHOD(server_start_accepting)
+{
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *watcher, *loop = NULL, *fileno = NULL, *callback = NULL, *result = NULL;
+
+    (void)args;
+    if (cbase_no_args("start_accepting", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    watcher = PyObject_GetAttr(self, st->s__watcher);
+    if (watcher == NULL || watcher != Py_None) {
+        Py_XDECREF(watcher);
+        return watcher == NULL ? NULL : Py_NewRef(Py_None);
+    }
+    Py_CLEAR(watcher);
+    loop = PyObject_GetAttr(self, st->s_loop);
+    if (loop == NULL) {
+        goto done;
+    }
+    PyObject *socket = PyObject_GetAttr(self, st->s_socket);
+    if (socket == NULL) {
+        goto done;
+    }
+    fileno = cbase_call(socket, st->s_fileno);
+    Py_DECREF(socket);
+    if (fileno == NULL) {
+        goto done;
+    }
+    PyObject *io_args[3] = {loop, fileno, st->one}; // 1: readable
+    watcher = PyObject_VectorcallMethod(st->s_io, io_args, 3, NULL);
+    if (watcher == NULL || PyObject_SetAttr(self, st->s__watcher, watcher) < 0) {
+        goto done;
+    }
+    Py_SETREF(watcher, PyObject_GetAttr(self, st->s__watcher));
+    if (watcher == NULL) {
+        goto done;
+    }
+    callback = PyObject_GetAttr(self, st->s__do_read);
+    if (callback == NULL) {
+        goto done;
+    }
+    result = cbase_call_one(watcher, st->s_start, callback);
+    if (result != NULL) {
+        Py_SETREF(result, Py_NewRef(Py_None));
+    }
+done:
+    Py_XDECREF(callback);
+    Py_XDECREF(fileno);
+    Py_XDECREF(loop);
+    Py_XDECREF(watcher);
+    return result;
+}
+
+/* bool(self.started): 1, 0 or -1. */
+static int
+is_started(cbase_state *st, PyObject *self)
+{
+    PyObject *started = PyObject_GetAttr(self, st->s_started);
+
+    if (started == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(started);
+    Py_DECREF(started);
+    return truth;
+}
+
+CBASE_METHOD(server_start_accepting_if_started)
+{
+    static const cbase_params params = {"_start_accepting_if_started", 0, {"_event", NULL}};
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *event;
+
+    if (cbase_parse(&params, args, nargs, kwnames, &event) < 0) {
+        return NULL;
+    }
+    int started = is_started(st, self);
+    if (started < 0 || (started && cbase_run(self, st->s_start_accepting) < 0)) {
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* Stop and close the watcher in `attr`, if there is one. Stopping may run anything, also this
+ * again: the attribute is read anew each time. */
+static int
+drop_watcher(PyObject *self, PyObject *attr, cbase_state *st)
+{
+    PyObject *watcher = PyObject_GetAttr(self, attr);
+
+    if (watcher == NULL) {
+        return -1;
+    }
+    if (watcher == Py_None) {
+        Py_DECREF(watcher);
+        return 0;
+    }
+    int result = cbase_run(watcher, st->s_stop);
+    Py_DECREF(watcher);
+    if (result < 0 || cbase_run_on(self, attr, st->s_close) < 0) {
+        return -1;
+    }
+    return PyObject_SetAttr(self, attr, Py_None);
+}
+
+CBASE_METHOD(server_stop_accepting)
+{
+    cbase_state *st = cbase_class_state(cls);
+
+    (void)args;
+    if (cbase_no_args("stop_accepting", nargs, kwnames) < 0
+        || drop_watcher(self, st->s__watcher, st) < 0
+        || drop_watcher(self, st->s__timer, st) < 0)
+    {
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* ---- start ---- */
+
+/* With the exception of init_socket set: close the listener that it had made already, so that
+ * start() can be tried again. Unlike gevent's class, which leaves it bound. */
+static void
+discard_fresh_socket(cbase_state *st, PyObject *self)
+{
+    cbase_except block;
+    PyObject *socket;
+
+    cbase_except_enter(&block);
+    if (cbase_dict_pop(st, self, st->s_socket, &socket) == 0 && socket != NULL) {
+        if (cbase_run(socket, st->s_close) < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyErr_Clear();
+        }
+        Py_DECREF(socket);
+    }
+    cbase_except_reraise(&block);
+}
+
+/* With the exception of start_accepting set: self.close(), but keep the handler and what
+ * set_spawn() has set, so that start() can be tried again. */
+static void
+close_after_failed_start(cbase_state *st, PyObject *self)
+{
+    cbase_except block;
+    PyObject *kept;
+
+    cbase_except_enter(&block);
+    kept = cbase_dict_pick_handler(st, self);
+    if (cbase_run(self, st->s_close) == 0 && kept != NULL) {
+        (void)cbase_dict_fill(self, kept);
+    }
+    Py_XDECREF(kept);
+    cbase_except_reraise(&block);
+}
+
+CBASE_METHOD(server_start)
+{
+    cbase_state *st = cbase_class_state(cls);
+
+    (void)args;
+    if (cbase_no_args("start", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    int given = cbase_dict_has(self, st->s_socket);
+    if (given < 0) {
+        return NULL;
+    }
+    if (cbase_run(self, st->s_init_socket) < 0) {
+        if (!given) {
+            discard_fresh_socket(st, self);
+        }
+        return NULL;
+    }
+    if (cbase_run_on(self, st->s__stop_event, st->s_clear) < 0) {
+        return NULL;
+    }
+    if (cbase_run(self, st->s_start_accepting) < 0) {
+        close_after_failed_start(st, self);
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+CBASE_METHOD(server_init_socket)
+{
+    (void)self, (void)cls, (void)args;
+    if (cbase_no_args("init_socket", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* ---- close ---- */
+
+/* Drop what only an open server has, and the link to its pool. */
+static int
+forget(cbase_state *st, PyObject *self)
+{
+    PyObject *names[] = {st->s_socket, st->s_handle, st->s__handle, st->s__spawn, st->s_full};
+
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+        if (cbase_dict_pop(st, self, names[i], NULL) < 0) {
+            return -1;
+        }
+    }
+    st->closes++;
+    PyObject *pool = PyObject_GetAttr(self, st->s_pool);
+    if (pool == NULL) {
+        return -1;
+    }
+    int result = pool == Py_None ? 0 : cbase_pool_unlink(st, self, pool);
+    Py_DECREF(pool);
+    return result < 0 ? -1 : 0;
+}
+
+/* Close the listener; no Exception of that counts. */
+static int
+close_socket(cbase_state *st, PyObject *self)
+{
+    cbase_except block;
+
+    if (cbase_run_on(self, st->s_socket, st->s_close) == 0) {
+        return forget(st, self);
+    }
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return forget(st, self);
+    }
+    cbase_except_enter(&block);
+    (void)forget(st, self);
+    cbase_except_reraise(&block);
+    return -1;
+}
+
+CBASE_METHOD(server_close)
+{
+    cbase_state *st = cbase_class_state(cls);
+    cbase_except block;
+
+    (void)args;
+    if (cbase_no_args("close", nargs, kwnames) < 0
+        || cbase_run_on(self, st->s__stop_event, st->s_set) < 0)
+    {
+        return NULL;
+    }
+    if (cbase_run(self, st->s_stop_accepting) < 0) {
+        cbase_except_enter(&block);
+        (void)close_socket(st, self);
+        cbase_except_reraise(&block);
+        return NULL;
+    }
+    return close_socket(st, self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* ---- stop ---- */
+
+CBASE_METHOD(server_stop)
+{
+    static const cbase_params params = {"stop", 0, {"timeout", NULL}};
+    cbase_state *st = cbase_class_state(cls);
+    PyObject *timeout, *pool;
+
+    if (cbase_parse(&params, args, nargs, kwnames, &timeout) < 0
+        || cbase_run(self, st->s_close) < 0)
+    {
+        return NULL;
+    }
+    if (timeout == NULL || timeout == Py_None) {
+        timeout = PyObject_GetAttr(self, st->s_stop_timeout);
+    }
+    else {
+        Py_INCREF(timeout);
+    }
+    if (timeout == NULL) {
+        return NULL;
+    }
+    pool = PyObject_GetAttr(self, st->s_pool);
+    int result = pool == NULL ? -1 : PyObject_IsTrue(pool);
+    Py_XDECREF(pool);
+    if (result > 0) {
+        result = cbase_pool_finish(st, self, timeout);
+    }
+    Py_DECREF(timeout);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Greenlet.spawn(self.stop, timeout=timeout).join() */
+static int
+stop_in_greenlet(cbase_state *st, PyObject *self, PyObject *timeout)
+{
+    PyObject *stop = PyObject_GetAttr(self, st->s_stop);
+    PyObject *greenlet;
+    int result = -1;
+
+    if (stop == NULL) {
+        return -1;
+    }
+    PyObject *spawn_args[3] = {st->Greenlet, stop, timeout};
+    greenlet = PyObject_VectorcallMethod(st->s_spawn, spawn_args, 2, st->kw_timeout);
+    Py_DECREF(stop);
+    if (greenlet != NULL) {
+        result = cbase_run(greenlet, st->s_join);
+        Py_DECREF(greenlet);
+    }
+    return result;
+}
+
+CBASE_METHOD(server_serve_forever)
+{
+    static const cbase_params params = {"serve_forever", 0, {"stop_timeout", NULL}};
+    cbase_state *st = cbase_class_state(cls);
+    cbase_except block;
+    PyObject *timeout;
+
+    if (cbase_parse(&params, args, nargs, kwnames, &timeout) < 0) {
+        return NULL;
+    }
+    if (timeout == NULL) {
+        timeout = Py_None;
+    }
+    int started = is_started(st, self);
+    if (started < 0 || (!started && cbase_run(self, st->s_start) < 0)) {
+        return NULL;
+    }
+    if (cbase_run_on(self, st->s__stop_event, st->s_wait) < 0) {
+        cbase_except_enter(&block);
+        (void)stop_in_greenlet(st, self, timeout);
+        cbase_except_reraise(&block);
+        return NULL;
+    }
+    return stop_in_greenlet(st, self, timeout) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+CBASE_METHOD(server_enter)
+{
+    (void)cls, (void)args;
+    if (cbase_no_args("__enter__", nargs, kwnames) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(self);
+}
+
+CBASE_METHOD(server_exit)
+{
+    (void)args, (void)nargs;
+    if (cbase_no_keywords("__exit__", kwnames) < 0
+        || cbase_run(self, cbase_class_state(cls)->s_stop) < 0)
+    {
+        return NULL;
+    }
+    return Py_NewRef(Py_None);
+}
+
+PyMethodDef cbase_lifecycle_methods[] = {
+    CBASE_METHOD_DEF("start_accepting", server_start_accepting,
+        "start_accepting($self, /)\n--\n\n"
+        "Accept connections from now on; does nothing if it does so already.\n\n"
+        "Raises AttributeError if there is no listening socket. Since 1.0."),
+    CBASE_METHOD_DEF("_start_accepting_if_started", server_start_accepting_if_started,
+        "_start_accepting_if_started($self, /, _event=None)\n--\n\n"
+        "start_accepting() unless the server is stopped: called by timers and by the pool."),
+    CBASE_METHOD_DEF("stop_accepting", server_stop_accepting,
+        "stop_accepting($self, /)\n--\n\n"
+        "Accept no more connections until start_accepting(); the port stays open.\n\n"
+        "Also cancels the pause after an error. Since 1.0."),
+    CBASE_METHOD_DEF("init_socket", server_init_socket,
+        "init_socket($self, /)\n--\n\n"
+        "Called by start() before accepting: a subclass that was given an address creates,\n"
+        "binds and opens the listening socket here. Does nothing in this class. Since 1.0."),
+    CBASE_METHOD_DEF("start", server_start,
+        "start($self, /)\n--\n\n"
+        "Open the listening socket if need be, and start to accept connections.\n\n"
+        "Raises what init_socket() and start_accepting() raise, OSError for instance if the\n"
+        "address is in use; start() may then be tried again. Since 1.0."),
+    CBASE_METHOD_DEF("close", server_close,
+        "close($self, /)\n--\n\n"
+        "Stop accepting and close the listening socket. Handlers go on running. Since 1.0."),
+    CBASE_METHOD_DEF("stop", server_stop,
+        "stop($self, /, timeout=None)\n--\n\n"
+        "close(), and wait for the handlers that run in a pool.\n\n"
+        "timeout: seconds until handlers still running are killed; default: stop_timeout (1).\n"
+        "Without a pool, handlers are neither waited for nor killed.\n\n"
+        "Raises BlockingSwitchOutError, an AssertionError, if it would have to wait in the\n"
+        "hub; the listener is closed by then. Since 1.0."),
+    CBASE_METHOD_DEF("serve_forever", server_serve_forever,
+        "serve_forever($self, /, stop_timeout=None)\n--\n\n"
+        "start() if need be, wait until the server is stopped, then call stop().\n\n"
+        "stop_timeout: the timeout for stop(), in seconds; default: stop_timeout (1).\n\n"
+        "Raises what start() raises. Since 1.0."),
+    CBASE_METHOD_DEF("__enter__", server_enter,
+        "__enter__($self, /)\n--\n\nReturn the server itself."),
+    CBASE_METHOD_DEF("__exit__", server_exit,
+        "__exit__($self, /, *args)\n--\n\nstop() the server."),
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,109 @@
+/* The extension module gevent_cbase._cbase: its state and its initialization. */
+#include "cbase.h"
+
+/* getattr(__import__(module), name), owned. */
+static PyObject *
+import_from(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *value = NULL;
+
+    if (module != NULL) {
+        value = PyObject_GetAttrString(module, name);
+        Py_DECREF(module);
+    }
+    return value;
+}
+
+static int
+intern_names(cbase_state *st)
+{
+#define X(name)                                                \
+    if ((st->s_##name = PyUnicode_InternFromString(#name)) == NULL) { \
+        return -1;                                             \
+    }
+    CBASE_NAMES(X)
+#undef X
+    st->s_default = PyUnicode_InternFromString("default");
+    return st->s_default == NULL ? -1 : 0;
+}
+
+static PyObject *
+slice(PyObject *start, long stop)
+{
+    PyObject *end = stop == 0 ? Py_NewRef(Py_None) : PyLong_FromLong(stop);
+    PyObject *result = end == NULL ? NULL : PySlice_New(start, end, Py_None);
+
+    Py_XDECREF(end);
+    return result;
+}
+
+static int
+make_constants(cbase_state *st)
+{
+    return (st->zero = PyLong_FromLong(0)) == NULL || (st->one = PyLong_FromLong(1)) == NULL
+                   || (st->two = PyLong_FromLong(2)) == NULL
+                   || (st->all_but_first = slice(st->one, 0)) == NULL
+                   || (st->between_ends = slice(st->one, -1)) == NULL
+                   || (st->address_any = PyUnicode_FromString("")) == NULL
+                   || (st->kw_timeout = PyTuple_Pack(1, st->s_timeout)) == NULL
+                   || (st->kw_block_timeout = PyTuple_Pack(2, st->s_block, st->s_timeout))
+                          == NULL
+               ? -1
+               : 0;
+}
+
+static int
+import_gevent(cbase_state *st)
+{
+    return (st->Event = import_from("gevent.event", "Event")) == NULL
+                   || (st->Greenlet = import_from("gevent.greenlet", "Greenlet")) == NULL
+                   || (st->get_hub = import_from("gevent.hub", "get_hub")) == NULL
+                   || (st->GreenletExit = import_from("greenlet", "GreenletExit")) == NULL
+                   || (st->family_inet = import_from("_socket", "AF_INET")) == NULL
+                   || (st->family_inet6 = import_from("_socket", "AF_INET6")) == NULL
+                   || (st->sys = PyImport_ImportModule("sys")) == NULL
+               ? -1
+               : 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    cbase_state *st = cbase_module_state(module);
+
+    /* Greenlets with server methods on their stack may outlive the interpreter's clean-up of
+     * modules: the module, and with it all that the state owns, is never freed. */
+    Py_INCREF(module);
+    if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0
+        || cbase_hooks_init(st) < 0        || PyModule_AddFunctions(module, cbase_address_functions) < 0
+        || PyModule_AddFunctions(module, cbase_handle_functions) < 0
+        || PyModule_AddFunctions(module, cbase_hooks_functions) < 0)
+    {
+        return -1;
+    }
+    st->handle_and_close = PyObject_GetAttrString(module, "_handle_and_close_when_done");
+    return st->handle_and_close == NULL ? -1 : cbase_type_create(module, st);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "gevent_cbase._cbase",
+    .m_doc = PyDoc_STR("gevent.baseserver in C; use gevent_cbase.baseserver."),
+    .m_size = sizeof(cbase_state),
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC
+PyInit__cbase(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

@@ -1,0 +1,73 @@
+/* Every attribute and keyword name that the C code uses, interned once per module.
+ *
+ * CBASE_NAMES(X) calls X(name) for each; the state holds it as `s_<name>`.
+ */
+#ifndef CBASE_NAMES_H
+#define CBASE_NAMES_H
+
+#define CBASE_NAMES(X)              \
+    X(__dict__)                     \
+    X(__name__)                     \
+    X(__self__)                     \
+    X(_do_read)                     \
+    X(_formatinfo)                  \
+    X(_handle)                      \
+    X(_semaphore)                   \
+    X(_spawn)                       \
+    X(_start_accepting_if_started)  \
+    X(_stop_event)                  \
+    X(_timer)                       \
+    X(_watcher)                     \
+    X(accept)                       \
+    X(address)                      \
+    X(args)                         \
+    X(block)                        \
+    X(clear)                        \
+    X(close)                        \
+    X(closed)                       \
+    X(delay)                        \
+    X(do_close)                     \
+    X(do_handle)                    \
+    X(do_handshake)                 \
+    X(do_read)                      \
+    X(family)                       \
+    X(fatal_errors)                 \
+    X(fileno)                       \
+    X(full)                         \
+    X(get)                          \
+    X(getsockname)                  \
+    X(handle)                       \
+    X(handle_error)                 \
+    X(init_socket)                  \
+    X(io)                           \
+    X(is_fatal_error)               \
+    X(is_set)                       \
+    X(join)                         \
+    X(kill)                         \
+    X(loop)                         \
+    X(max_accept)                   \
+    X(max_delay)                    \
+    X(min_delay)                    \
+    X(pool)                         \
+    X(pop)                          \
+    X(rawlink)                      \
+    X(rsplit)                       \
+    X(set)                          \
+    X(set_handle)                   \
+    X(set_listener)                 \
+    X(set_spawn)                    \
+    X(socket)                       \
+    X(spawn)                        \
+    X(start)                        \
+    X(start_accepting)              \
+    X(started)                      \
+    X(stop)                         \
+    X(stop_accepting)               \
+    X(stop_timeout)                 \
+    X(timeout)                      \
+    X(timer)                        \
+    X(unlink)                       \
+    X(wait)                         \
+    X(write)
+
+#endif

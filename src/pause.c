@@ -1,0 +1,158 @@
+/* Pauses of the accept loop: back-off after errors, and polling of a full pool. */
+#include "cbase.h"
+
+/* self._timer = self.loop.timer(delay); self._timer.start(self._start_accepting_if_started) */
+static int
+start_timer(cbase_state *st, PyObject *self, PyObject *delay)
+{
+    PyObject *loop = NULL, *timer = NULL, *resume = NULL, *started = NULL;
+    int result = -1;
+
+    loop = PyObject_GetAttr(self, st->s_loop);
+    if (loop == NULL) {
+        goto done;
+    }
+    timer = cbase_call_one(loop, st->s_timer, delay);
+    if (timer == NULL || PyObject_SetAttr(self, st->s__timer, timer) < 0) {
+        goto done;
+    }
+    resume = PyObject_GetAttr(self, st->s__start_accepting_if_started);
+    if (resume == NULL) {
+        goto done;
+    }
+    started = cbase_call_one(timer, st->s_start, resume);
+    if (started != NULL) {
+        result = 0;
+    }
+done:
+    Py_XDECREF(started);
+    Py_XDECREF(resume);
+    Py_XDECREF(timer);
+    Py_XDECREF(loop);
+    return result;
+}
+
+/* self.delay = min(self.max_delay, self.delay * 2) */
+static int
+double_delay(cbase_state *st, PyObject *self)
+{
+    PyObject *limit = PyObject_GetAttr(self, st->s_max_delay);
+    PyObject *delay = NULL, *doubled = NULL;
+    int result = -1;
+
+    if (limit == NULL) {
+        return -1;
+    }
+    delay = PyObject_GetAttr(self, st->s_delay);
+    if (delay == NULL) {
+        goto done;
+    }
+    doubled = PyNumber_Multiply(delay, st->two);
+    if (doubled == NULL) {
+        goto done;
+    }
+    int less = PyObject_RichCompareBool(doubled, limit, Py_LT);
+    if (less >= 0) {
+        result = PyObject_SetAttr(self, st->s_delay, less ? doubled : limit);
+    }
+done:
+    Py_XDECREF(doubled);
+    Py_XDECREF(delay);
+    Py_DECREF(limit);
+    return result;
+}
+
+/* self.delay >= 0: 1, 0 or -1. */
+static int
+pauses(cbase_state *st, PyObject *self)
+{
+    PyObject *delay = PyObject_GetAttr(self, st->s_delay);
+
+    if (delay == NULL) {
+        return -1;
+    }
+    int result = PyObject_RichCompareBool(delay, st->zero, Py_GE);
+    Py_DECREF(delay);
+    return result;
+}
+
+static int
+pause_for_delay(cbase_state *st, PyObject *self)
+{
+    PyObject *delay = PyObject_GetAttr(self, st->s_delay);
+
+    if (delay == NULL) {
+        return -1;
+    }
+    int result = start_timer(st, self, delay);
+    Py_DECREF(delay);
+    return result < 0 ? -1 : double_delay(st, self);
+}
+
+int
+cbase_pause(cbase_state *st, PyObject *self)
+{
+    int pause = pauses(st, self);
+
+    if (pause <= 0) {
+        return pause;
+    }
+    if (cbase_run(self, st->s_stop_accepting) < 0) {
+        return -1;
+    }
+    return pause_for_delay(st, self);
+}
+
+int
+cbase_resume_later(cbase_state *st, PyObject *self)
+{
+    int pause = pauses(st, self);
+
+    if (pause < 0) {
+        return -1;
+    }
+    return pause ? pause_for_delay(st, self) : cbase_run(self, st->s_start_accepting);
+}
+
+/* What the server needs so that accepting goes on, where anything about it may be broken. */
+static int
+pause_somehow(cbase_state *st, PyObject *self)
+{
+    PyObject *started = PyObject_GetAttr(self, st->s_started);
+    PyObject *delay = NULL;
+
+    if (started == NULL) {
+        return -1;
+    }
+    int result = PyObject_IsTrue(started);
+    Py_DECREF(started);
+    if (result <= 0) {
+        return result;
+    }
+    if (cbase_run(self, st->s_stop_accepting) < 0) {
+        return -1;
+    }
+    delay = PyObject_GetAttr(self, st->s_delay);
+    if (delay != NULL && PyNumber_Check(delay)) {
+        result = start_timer(st, self, delay);
+    }
+    else {
+        PyErr_Clear(); // a server that has lost its delay waits a second
+        result = start_timer(st, self, st->one);
+    }
+    Py_XDECREF(delay);
+    return result;
+}
+
+void
+cbase_never_deaf(cbase_state *st, PyObject *self)
+{
+    if (PyErr_ExceptionMatches(st->GreenletExit)) {
+        return; // the hub itself is being ended
+    }
+    PyObject *raised = compat_get_raised();
+    if (pause_somehow(st, self) < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    compat_set_raised(raised);
+}

@@ -1,0 +1,130 @@
+"""The ``impl`` fixture: one test body, run on gevent's class and on ours.
+
+gevent itself is the reference. For ``cbase`` the drop-in is installed before the test
+and taken out again after it, so the classes of gevent.server and gevent.pywsgi, and every
+subclass defined in a test module, run on the C class during the test.
+"""
+import faulthandler
+import os
+import sys
+import types
+
+import gevent
+import pytest
+from gevent import baseserver, get_hub
+from gevent import pywsgi, server  # noqa: F401 (their classes must exist before install())
+
+#: gevent's own objects, whatever is installed at the moment
+STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
+    'BaseServer', 'parse_address', '_parse_address', '_extract_family',
+    '_handle_and_close_when_done')})
+
+#: seconds after which a test that blocks the whole thread is shown and ends the run
+HARD_LIMIT = 120
+
+
+class Impl:
+    """What a test needs of one implementation; attributes are looked up when used."""
+
+    def __init__(self, name):
+        self.name = name
+        self.stock = name == 'gevent'
+
+    def __repr__(self):
+        return self.name
+
+    @property
+    def module(self):
+        """gevent.baseserver or gevent_cbase.baseserver."""
+        if self.stock:
+            return baseserver
+        import gevent_cbase.baseserver
+        return gevent_cbase.baseserver
+
+    @property
+    def BaseServer(self):
+        return self.module.BaseServer
+
+    @property
+    def StreamServer(self):
+        return server.StreamServer
+
+    @property
+    def DatagramServer(self):
+        return server.DatagramServer
+
+    @property
+    def WSGIServer(self):
+        return pywsgi.WSGIServer
+
+
+@pytest.fixture(params=['gevent', 'cbase'])
+def impl(request):
+    """The implementation under test: ``impl.BaseServer``, ``impl.StreamServer``, …"""
+    chosen = Impl(request.param)
+    if chosen.stock:
+        yield chosen
+        return
+    import gevent_cbase
+    gevent_cbase.install()
+    try:
+        assert server.StreamServer.__mro__[1] is gevent_cbase.BaseServer
+        yield chosen
+    finally:
+        gevent_cbase.uninstall()
+    assert server.StreamServer.__mro__[1] is STOCK.BaseServer
+
+
+@pytest.fixture(autouse=True)
+def _deadline(request):
+    """Ten seconds of hub time for a test, two minutes for one that blocks the thread."""
+    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=_real_stderr)
+    try:
+        with gevent.Timeout(10):
+            yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+_real_stderr = None
+
+
+def pytest_configure(config):
+    global _real_stderr
+    _real_stderr = os.fdopen(os.dup(2), 'w')  # pytest does not capture at this point
+
+
+def pytest_report_header(config):
+    hub = get_hub()
+    return 'gevent %s, loop %s, CPython %s' % (
+        gevent.__version__, type(hub.loop).__module__, sys.version.split()[0])
+
+
+class Errors(list):
+    """(context, type, value) of everything that reached the hub's error handler."""
+
+    def __call__(self, context, kind, value, tb):
+        self.append((context, kind, value))
+
+
+@pytest.fixture
+def errors():
+    """Record what reaches ``hub.handle_error`` instead of printing it."""
+    hub = get_hub()
+    hub.handle_error = seen = Errors()
+    yield seen
+    del hub.handle_error
+
+
+@pytest.fixture
+def serve():
+    """``serve(server)`` starts it and returns it; it is stopped when the test ends."""
+    made = []
+
+    def start(server):
+        made.append(server)
+        server.start()
+        return server
+    yield start
+    for server in made:
+        server.stop(timeout=0)

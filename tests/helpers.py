@@ -1,0 +1,184 @@
+"""Small clients, waits and stand-ins shared by the tests."""
+import importlib.util
+import os
+import socket as native
+import sys
+import time
+
+import gevent
+from gevent import socket
+
+#: any free port of the loopback interface
+LOOPBACK = ('127.0.0.1', 0)
+
+
+def until(condition, limit=8):
+    """Let the loop run until *condition* holds; fail after *limit* seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, 'condition not met in time'
+        gevent.sleep(0.002)
+
+
+def connect(server):
+    """A connected gevent client socket."""
+    return socket.create_connection(('127.0.0.1', server.server_port), timeout=5)
+
+
+def connect_natively(server):
+    """A connected client socket of the standard library: connects without running the loop."""
+    return native.create_connection(('127.0.0.1', server.server_port), timeout=5)
+
+
+def listener(backlog=16):
+    """A gevent TCP socket that listens on a free port of the loopback interface."""
+    sock = socket.socket()
+    sock.bind(LOOPBACK)
+    sock.listen(backlog)
+    return sock
+
+
+def read_all(client):
+    """All that comes up to end of file; closes *client*."""
+    got = b''
+    while True:
+        part = client.recv(4096)
+        if not part:
+            client.close()
+            return got
+        got += part
+
+
+def ask(server, data=b'ping'):
+    """Send *data* over a fresh connection and return the whole answer."""
+    client = connect(server)
+    client.sendall(data)
+    return read_all(client)
+
+
+def echo(sock, address):
+    """A handler: sends back the first bytes that come."""
+    sock.sendall(sock.recv(100))
+
+
+class FakeWatcher:
+    """What a FakeLoop hands out; it never fires, it notes what is done to it."""
+
+    def __init__(self, log, kind, *args):
+        self.log, self.kind = log, kind
+        log.append((kind, *args))
+
+    def start(self, callback, *args):
+        self.callback = callback
+        self.log.append(self.kind + '.start')
+
+    def stop(self):
+        self.log.append(self.kind + '.stop')
+
+    def close(self):
+        self.log.append(self.kind + '.close')
+
+
+class FakeLoop:
+    """In place of ``server.loop``: runs nothing, notes in *log* what a server asks of it."""
+
+    def __init__(self, log):
+        self.log, self.errors, self.watcher = log, [], None
+
+    def io(self, fd, events):
+        self.watcher = FakeWatcher(self.log, 'io', fd, events)
+        return self.watcher
+
+    def timer(self, delay):
+        self.watcher = FakeWatcher(self.log, 'timer', delay)
+        return self.watcher
+
+    def handle_error(self, context, kind, value, tb):
+        self.log.append('error')
+        self.errors.append((context, kind, value))
+
+
+class FakeListener:
+    """Enough of a listening socket for BaseServer; descriptor 7 of nothing."""
+    family = native.AF_INET
+
+    def accept(self):
+        raise NotImplementedError
+
+    def getsockname(self):
+        return ('127.0.0.1', 80)
+
+    def fileno(self):
+        return 7
+
+    def close(self):
+        pass
+
+
+def by_hand(impl, steps=(), spawn=None, base=None, **namespace):
+    """A started server on a fake loop and listener: the test itself calls _do_read().
+
+    do_read() takes the next of *steps*, raises it if it is an exception, and has None when
+    there are no more. ``server.log`` lists what happened, in order. *namespace* goes into
+    the server's class.
+    """
+    log, steps = [], iter(steps)
+
+    class Server(base or impl.BaseServer):
+        def do_read(self):
+            log.append('read')
+            step = next(steps, None)
+            if isinstance(step, BaseException):
+                raise step
+            return step
+
+        def do_close(self, *args):
+            log.append(('close', *args))
+
+        def handle(self, *args):
+            log.append(('handle', *args))
+
+    server = type(Server)('Server', (Server,), dict(namespace, log=log))(
+        FakeListener(), spawn=spawn)
+    server.loop = FakeLoop(log)
+    server.start()
+    return server
+
+
+def batch(server):
+    """Run one wake-up of a server made by by_hand(); what it put into the log."""
+    del server.log[:]
+    server._do_read()
+    return list(server.log)
+
+
+def child_environ(**more):
+    """The environment of a child process that can import the package under test."""
+    env = {name: value for name, value in os.environ.items() if name != 'GEVENT_CBASE'}
+    spec = importlib.util.find_spec('gevent_cbase')
+    if spec is not None:  # without it the reference can be tested all the same
+        folder = os.path.dirname(spec.submodule_search_locations[0])
+        env['PYTHONPATH'] = os.pathsep.join(filter(None, [folder, env.get('PYTHONPATH')]))
+    env.update(more)
+    return env
+
+
+def python(impl, *args):
+    """The command line that runs *args* (a script, ``-m`` module …) on *impl*."""
+    return [sys.executable] + ([] if impl.stock else ['-m', 'gevent_cbase']) + list(args)
+
+
+def spying(base, log, *names):
+    """A subclass of *base* whose methods *names* append their name to *log*, then go on."""
+    def override(name):
+        def method(self, *args, **kwargs):
+            log.append(name)
+            return getattr(super(Spy, self), name)(*args, **kwargs)
+        return method
+    Spy = type('Spy', (base,), {name: override(name) for name in names})
+    return Spy
+
+
+def descriptors():
+    """How many descriptors this process has open."""
+    return len(os.listdir('/proc/self/fd'))
