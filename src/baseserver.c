@@ -406,11 +406,19 @@ new_namespace(cbase_state *st)
     return namespace;
 }
 
-/* The class's own attribute, owned. */
+/* What the namespace of the class holds, owned. */
 static PyObject *
 own(PyTypeObject *type, PyObject *name)
 {
-    return PyObject_GetAttr((PyObject *)type, name);
+    PyObject *namespace = compat_type_dict(type);
+    PyObject *value = PyDict_GetItemWithError(namespace, name);
+
+    if (value == NULL && !PyErr_Occurred()) {
+        PyErr_SetObject(PyExc_KeyError, name);
+    }
+    Py_XINCREF(value);
+    Py_DECREF(namespace);
+    return value;
 }
 
 int
@@ -453,7 +461,10 @@ cbase_type_create(PyObject *module, cbase_state *st)
     st->own_full = own(type, st->s_full);
     st->own_do_handle = own(type, st->s_do_handle);
     st->own_do_close = own(type, st->s_do_close);
-    if (st->own_full == NULL || st->own_do_handle == NULL || st->own_do_close == NULL) {
+    st->own_dict = own(type, st->s___dict__);
+    if (st->own_full == NULL || st->own_do_handle == NULL || st->own_do_close == NULL
+        || st->own_dict == NULL)
+    {
         return -1;
     }
     return PyModule_AddObjectRef(module, "BaseServer", (PyObject *)type);

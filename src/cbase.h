@@ -59,6 +59,7 @@ typedef struct {
     PyObject *kw_timeout, *kw_block_timeout; // keyword names of two calls
 
     PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
+    PyObject *own_dict;                               // and that of `__dict__`
 
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
     unsigned long closes;

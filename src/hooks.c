@@ -74,9 +74,20 @@ cbase_hooks_init(cbase_state *st)
 }
 
 static int
-watch(PyObject *dict)
+watch(cbase_state *st, PyObject *self, PyObject *dict)
 {
-    return watcher < 0 ? -1 : PyDict_Watch(watcher, dict);
+    (void)st, (void)self;
+    if (watcher < 0) {
+        return -1;
+    }
+#if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
+    /* 3.13 stores into the values that lie in the object without telling the watchers of the
+     * dict that shows them. Setting `__dict__` to the very same dict ends that sharing. */
+    if (Py_TYPE(st->own_dict)->tp_descr_set(st->own_dict, self, dict) < 0) {
+        return -1;
+    }
+#endif
+    return PyDict_Watch(watcher, dict);
 }
 
 static uint64_t
@@ -96,9 +107,9 @@ cbase_hooks_init(cbase_state *st)
 }
 
 static int
-watch(PyObject *dict)
+watch(cbase_state *st, PyObject *self, PyObject *dict)
 {
-    (void)dict;
+    (void)st, (void)self, (void)dict;
     return 0;
 }
 
@@ -213,7 +224,7 @@ refresh(cbase_state *st, PyObject *self, PyObject *dict, unsigned int version, c
     h->type = Py_TYPE(self);
     h->version = version;
     h->dict = dict;
-    if (watch(dict) < 0) {
+    if (watch(st, self, dict) < 0) {
         PyErr_Clear();
         return 0;
     }
