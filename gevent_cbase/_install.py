@@ -28,8 +28,8 @@ class _Installed:
         self.our_classes = weakref.WeakSet(ours.BaseServer.__subclasses__())
         self.our_names = {(id(namespace), name) for namespace, name, _ in
                           _holders([getattr(ours, name) for name in NAMES])}
-        #: instances of gevent's class itself that now are of ours
-        self.direct = []
+        self.our_servers = [weakref.ref(server) for server in _servers(ours.BaseServer)
+                            if type(server) is ours.BaseServer]
 
 
 def disabled():
@@ -59,15 +59,15 @@ def install():
             return  # our module was put into sys.modules
         _installed = _Installed({name: getattr(gevents, name) for name in NAMES})
     old = _installed.originals['BaseServer']
-    direct = _replace(old, ours.BaseServer, old.__subclasses__())
-    _installed.direct.extend(weakref.ref(server) for server in direct)
+    _replace(old, ours.BaseServer, old.__subclasses__())
     _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
 
 
 def uninstall():
     """Undo install(): all of gevent is as if it had never been called.
 
-    Classes derived from our class before install() keep it. Does nothing if not installed.
+    Classes derived from our class before install(), and its instances, stay on it. Does
+    nothing if not installed.
 
     .. versionadded:: 1.0
     """
@@ -77,7 +77,7 @@ def uninstall():
     state, _installed = _installed, None
     _replace(ours.BaseServer, state.originals['BaseServer'],
              [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
-             [server for server in (ref() for ref in state.direct) if server is not None])
+             keep={id(ref()) for ref in state.our_servers})
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
 
@@ -93,14 +93,16 @@ def is_installed():
 
 # Classes and instances
 
-def _replace(old, new, classes, direct=None):
-    """Give *classes*, which derive from *old*, the base *new*, and move their servers.
+def _servers(cls):
+    return [server for server in gc.get_objects() if cls in type(server).__mro__]
 
-    *direct*: instances of *old* itself to move; by default all. Return them.
+
+def _replace(old, new, classes, keep=()):
+    """Give *classes*, which derive from *old*, the base *new*, and move all servers.
+
+    *keep*: id() of instances of *old* itself to leave alone.
     """
-    servers = [server for server in gc.get_objects() if old in type(server).__mro__]
-    if direct is None:
-        direct = [server for server in servers if type(server) is old]
+    servers = _servers(old)
     callbacks = [_Callbacks(old, server) for server in servers]
     for cls in classes:
         try:
@@ -109,12 +111,12 @@ def _replace(old, new, classes, direct=None):
             warnings.warn('gevent_cbase: %s.%s stays on %s.%s: %s' % (
                 cls.__module__, cls.__qualname__, old.__module__, old.__qualname__, ex),
                 RuntimeWarning, stacklevel=3)
-    for server in direct:
-        server.__class__ = new
+    for server in servers:
+        if type(server) is old and id(server) not in keep:
+            server.__class__ = new
     for callback in callbacks:
         if new in type(callback.server).__mro__:
             callback.move(new)
-    return direct
 
 
 class _Callbacks:
@@ -122,6 +124,7 @@ class _Callbacks:
 
     def __init__(self, cls, server):
         self.server = server
+        self.state = object.__getattribute__(server, '__dict__')
         self.held = [self.bind(cls, name) for name in
                      ('_do_read', '_start_accepting_if_started')]
 
@@ -133,20 +136,21 @@ class _Callbacks:
         for method in self.held:
             replacement = self.bind(new, method.__name__)
             for attribute in ('_watcher', '_timer'):
-                watcher = vars(self.server).get(attribute)
+                watcher = self.state.get(attribute)
                 if getattr(watcher, 'callback', None) == method:
                     watcher.callback = replacement
             self.relink(method, replacement)
 
     def relink(self, method, replacement):
         """The semaphore of a pool calls what is linked to it once, when a slot is free."""
-        semaphore = getattr(vars(self.server).get('pool'), '_semaphore', None)
-        count = getattr(semaphore, 'linkcount', None)
-        if count is None:
+        try:
+            semaphore = self.state['pool']._semaphore
+            before = semaphore.linkcount()
+            semaphore.unlink(method)
+            linked = before - semaphore.linkcount()
+        except Exception:  # a pool of some other kind, or none: nothing is linked to it
             return
-        before = count()
-        semaphore.unlink(method)
-        for _ in range(before - count()):
+        for _ in range(linked):
             semaphore.rawlink(replacement)
 
 
@@ -155,18 +159,17 @@ class _Callbacks:
 def _holders(objects):
     """Yield (namespace, name, object) for each name in a loaded module bound to one of them."""
     by_id = {id(obj): obj for obj in objects}
-    for module in list(sys.modules.values()):
-        if not isinstance(module, types.ModuleType) or _is_ours(module):
+    for key, module in list(sys.modules.items()):
+        if not issubclass(type(module), types.ModuleType) or _is_ours(key):
             continue
-        namespace = vars(module)
+        namespace = object.__getattribute__(module, '__dict__')  # loads no lazy module
         for name, value in list(namespace.items()):
             if id(value) in by_id:
                 yield namespace, name, value
 
 
-def _is_ours(module):
-    name = module.__name__
-    return isinstance(name, str) and name.partition('.')[0] == 'gevent_cbase'
+def _is_ours(key):
+    return isinstance(key, str) and key.partition('.')[0] == 'gevent_cbase'
 
 
 def _rebind(pairs, keep=()):

@@ -109,27 +109,11 @@ read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **
     return some;
 }
 
-/* The owned tuple that `*args` in a call makes of an iterable. */
-static PyObject *
-star_args(PyObject *args)
-{
-    if (PyTuple_CheckExact(args)) {
-        return Py_NewRef(args);
-    }
-    if (Py_TYPE(args)->tp_iter == NULL && !PySequence_Check(args)) {
-        PyErr_Format(PyExc_TypeError,
-                     "do_handle() argument after * must be an iterable, not %.200s",
-                     Py_TYPE(args)->tp_name);
-        return NULL;
-    }
-    return PySequence_Tuple(args);
-}
-
 /* self.do_handle(*args); `hooks` are valid now and args a tuple, or hooks is NULL. */
 static int
 handle_one(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
 {
-    PyObject *method, *tuple, *result;
+    PyObject *method, *result;
 
     if (hooks != NULL && hooks->own_do_handle) {
         return cbase_dispatch(st, self, hooks, args);
@@ -138,9 +122,7 @@ handle_one(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *
     if (method == NULL) {
         return -1;
     }
-    tuple = star_args(args);
-    result = tuple == NULL ? NULL : PyObject_CallObject(method, tuple);
-    Py_XDECREF(tuple);
+    result = cbase_call_star(method, args);
     Py_DECREF(method);
     if (result == NULL) {
         return -1;

@@ -64,16 +64,16 @@ static PyObject *
 parse_tuple(cbase_state *st, PyObject *address)
 {
     PyObject *host = PyObject_GetItem(address, st->zero);
-    int six;
 
     if (host == NULL) {
         return NULL;
     }
-    six = PyObject_Not(host);
+    int six = PyObject_Not(host);
     if (six == 0) {
-        six = has_colon(host);
+        Py_SETREF(host, PyObject_GetItem(address, st->zero));
+        six = host == NULL ? -1 : has_colon(host);
     }
-    Py_DECREF(host);
+    Py_XDECREF(host);
     if (six < 0) {
         return NULL;
     }
@@ -99,41 +99,60 @@ with_port(PyObject *family, PyObject *host, PyObject *port)
     return result;
 }
 
+/* The owned tuple (host, port) that `host, port = address.rsplit(':', 1)` unpacks. Only a
+ * subclass of str can give anything but two items. */
 static PyObject *
-parse_host_and_port(cbase_state *st, PyObject *address)
+split_port(PyObject *address)
 {
     PyObject *parts = PyObject_CallMethod(address, "rsplit", "si", ":", 1);
-    PyObject *pair = NULL, *extracted = NULL, *result = NULL;
 
     if (parts == NULL) {
         return NULL;
     }
-    pair = PySequence_Tuple(parts);
+    if (Py_TYPE(parts)->tp_iter == NULL && !PySequence_Check(parts)) {
+        PyErr_Format(PyExc_TypeError, "cannot unpack non-iterable %.200s object",
+                     Py_TYPE(parts)->tp_name);
+        Py_DECREF(parts);
+        return NULL;
+    }
+    PyObject *pair = PySequence_Tuple(parts);
     Py_DECREF(parts);
+    if (pair == NULL || PyTuple_GET_SIZE(pair) == 2) {
+        return pair;
+    }
+    if (PyTuple_GET_SIZE(pair) < 2) {
+        PyErr_Format(PyExc_ValueError, "not enough values to unpack (expected 2, got %zd)",
+                     PyTuple_GET_SIZE(pair));
+    }
+    else {
+        PyErr_SetString(PyExc_ValueError, "too many values to unpack (expected 2)");
+    }
+    Py_DECREF(pair);
+    return NULL;
+}
+
+static PyObject *
+parse_host_and_port(cbase_state *st, PyObject *address)
+{
+    PyObject *pair = split_port(address);
+    PyObject *extracted = NULL, *star = NULL, *result = NULL;
+
     if (pair == NULL) {
         return NULL;
     }
-    if (PyTuple_GET_SIZE(pair) != 2) { // only a str subclass can come here
-        PyErr_Format(PyExc_ValueError, "expected a host and a port, got %zd parts",
-                     PyTuple_GET_SIZE(pair));
-        goto done;
-    }
     extracted = extract_family(st, PyTuple_GET_ITEM(pair, 0));
-    if (extracted == NULL) {
+    star = PyUnicode_FromString("*");
+    if (extracted == NULL || star == NULL) {
         goto done;
     }
     PyObject *host = PyTuple_GET_ITEM(extracted, 1); // borrowed
-    PyObject *star = PyUnicode_FromString("*");
-    if (star == NULL) {
-        goto done;
-    }
     int any = PyObject_RichCompareBool(host, star, Py_EQ);
-    Py_DECREF(star);
     if (any >= 0) {
         result = with_port(PyTuple_GET_ITEM(extracted, 0), any ? st->address_any : host,
                            PyTuple_GET_ITEM(pair, 1));
     }
 done:
+    Py_XDECREF(star);
     Py_XDECREF(extracted);
     Py_DECREF(pair);
     return result;

@@ -18,16 +18,20 @@
 
 #define CBASE_HOOKS 8 /* servers whose hooks are remembered at a time */
 
+#define CBASE_HOOK_NAMES 8
+
 /* hooks.c: what the accept loop calls and reads on one server. Nothing here is owned: the class
  * and the instance dict own it as long as the hooks are valid. */
 typedef struct {
-    /* What has to be the same for the rest to be valid; compared only, never followed. */
-    PyObject *self, *dict;
+    /* Valid as long as the class is the same, in the same version. Types are compared only. */
     PyTypeObject *type;
-    unsigned int version; // of the type
-    uint64_t stamp;       // of the dict
+    unsigned int version;
+    int simple; // if not, only ordinary attribute access is right
+    PyObject *in_class[CBASE_HOOK_NAMES];
 
-    int simple;             // if not, only ordinary attribute access is right
+    /* Valid as long as, besides, server and instance dict are the same, and the dict's stamp. */
+    PyObject *self, *dict;
+    uint64_t stamp;
     int never_full;         // `full` is BaseServer's
     PyObject *do_read;      // function of the class, to be called with self; or NULL: unknown
     int delay_is_reset;     // `delay` is the very object `min_delay`
@@ -63,6 +67,7 @@ typedef struct {
 
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
     unsigned long closes;
+    PyObject *hook_names[CBASE_HOOK_NAMES]; // borrowed from the names above
     cbase_hooks hooks[CBASE_HOOKS];
 } cbase_state;
 
@@ -138,7 +143,7 @@ int cbase_dict_has(PyObject *self, PyObject *name);
 
 extern PyMethodDef cbase_hooks_functions[];
 
-int cbase_hooks_init(cbase_state *st);
+void cbase_hooks_init(cbase_state *st);
 /* 1 and the hooks of a server, valid until the next call into Python; 0 if ordinary attribute
  * access has to be used; or -1. */
 int cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks);
@@ -184,6 +189,8 @@ int cbase_pool_finish(cbase_state *st, PyObject *self, PyObject *timeout);
 extern PyMethodDef cbase_handle_methods[];
 extern PyMethodDef cbase_handle_functions[];
 
+/* function(*args) */
+PyObject *cbase_call_star(PyObject *function, PyObject *args);
 /* self.do_handle(*args) for BaseServer's own do_handle. `args` is a tuple. `hooks`: those of
  * the server, valid now, or NULL. */
 int cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args);

@@ -2,12 +2,25 @@
  * in the handler's greenlet. */
 #include "cbase.h"
 
-/* function(*args) */
-static PyObject *
-call_star(PyObject *function, PyObject *args)
+PyObject *
+cbase_call_star(PyObject *function, PyObject *args)
 {
-    return PyObject_Vectorcall(function, ((PyTupleObject *)args)->ob_item,
-                               (size_t)PyTuple_GET_SIZE(args), NULL);
+    if (PyTuple_CheckExact(args)) {
+        return PyObject_Vectorcall(function, ((PyTupleObject *)args)->ob_item,
+                                   (size_t)PyTuple_GET_SIZE(args), NULL);
+    }
+    if (Py_TYPE(args)->tp_iter == NULL && !PySequence_Check(args)) {
+        PyErr_Format(PyExc_TypeError, "argument after * must be an iterable, not %.200s",
+                     Py_TYPE(args)->tp_name);
+        return NULL;
+    }
+    PyObject *tuple = PySequence_Tuple(args);
+    if (tuple == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallObject(function, tuple);
+    Py_DECREF(tuple);
+    return result;
 }
 
 /* close(*args) for a `finally` or `except` block with an exception set: that exception again,
@@ -18,7 +31,7 @@ close_and_reraise(PyObject *close, PyObject *args)
     cbase_except block;
 
     cbase_except_enter(&block);
-    Py_XDECREF(call_star(close, args));
+    Py_XDECREF(cbase_call_star(close, args));
     cbase_except_reraise(&block);
     return NULL;
 }
@@ -27,7 +40,7 @@ close_and_reraise(PyObject *close, PyObject *args)
 static PyObject *
 handle_and_close(PyObject *handle, PyObject *close, PyObject *args)
 {
-    PyObject *result = call_star(handle, args);
+    PyObject *result = cbase_call_star(handle, args);
 
     if (close == NULL) {
         return result;
@@ -35,7 +48,7 @@ handle_and_close(PyObject *handle, PyObject *close, PyObject *args)
     if (result == NULL) {
         return close_and_reraise(close, args);
     }
-    PyObject *closed = call_star(close, args);
+    PyObject *closed = cbase_call_star(close, args);
     if (closed == NULL) {
         Py_DECREF(result);
         return NULL;
@@ -150,23 +163,20 @@ handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t n
 {
     static const cbase_params params = {
         "_handle_and_close_when_done", 3, {"handle", "close", "args_tuple", NULL}};
-    PyObject *given[3], *tuple, *result;
+    PyObject *given[3];
 
     (void)module;
     if (cbase_parse(&params, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
-    tuple = PySequence_Tuple(given[2]);
-    if (tuple == NULL) {
-        return NULL;
-    }
     /* A greenlet that is killed while it runs drops the arguments that it was started with. */
     PyObject *handle = Py_NewRef(given[0]);
     PyObject *close = Py_NewRef(given[1]);
-    result = handle_and_close(handle, close, tuple);
+    PyObject *args_tuple = Py_NewRef(given[2]);
+    PyObject *result = handle_and_close(handle, close, args_tuple);
+    Py_DECREF(args_tuple);
     Py_DECREF(close);
     Py_DECREF(handle);
-    Py_DECREF(tuple);
     return result;
 }
 

@@ -32,10 +32,8 @@ version_of(PyTypeObject *type)
 
 #if PY_VERSION_HEX >= 0x030C0000
 
-#define WATCHED 8
-
-static uint64_t changes;             // of one of these names in any watched dict
-static PyObject *watched[WATCHED];   // interned, immortal as the module state is
+static uint64_t changes; // of one of the names in any watched dict
+static PyObject *watched[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
 static int watcher = -1;
 
 static int
@@ -45,10 +43,10 @@ on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *valu
     /* Interned names are compared by address; anything else counts as one of them. */
     if (key != NULL && PyUnicode_CheckExact(key) && PyUnicode_CHECK_INTERNED(key)) {
         int i = 0;
-        while (i < WATCHED && watched[i] != key) {
+        while (i < CBASE_HOOK_NAMES && watched[i] != key) {
             i++;
         }
-        if (i == WATCHED) {
+        if (i == CBASE_HOOK_NAMES) {
             return 0;
         }
     }
@@ -56,21 +54,17 @@ on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *valu
     return 0;
 }
 
-int
-cbase_hooks_init(cbase_state *st)
+static void
+make_watcher(PyObject *const *names)
 {
-    PyObject *names[WATCHED] = {st->s_full,      st->s_do_read, st->s_min_delay, st->s_delay,
-                                st->s_do_handle, st->s__spawn,  st->s__handle,   st->s_do_close};
-
     if (watcher >= 0) {
-        return 0; // the module was loaded before: the same interned names
+        return; // the module was loaded before; interned names are the same
     }
-    memcpy(watched, names, sizeof(names));
+    memcpy(watched, names, sizeof(watched));
     watcher = PyDict_AddWatcher(on_change);
     if (watcher < 0) {
         PyErr_Clear(); // all taken: every look-up is made the ordinary way
     }
-    return 0;
 }
 
 static int
@@ -99,11 +93,10 @@ stamp_of(PyObject *dict)
 
 #else
 
-int
-cbase_hooks_init(cbase_state *st)
+static void
+make_watcher(PyObject *const *names)
 {
-    (void)st;
-    return 0;
+    (void)names;
 }
 
 static int
@@ -121,123 +114,162 @@ stamp_of(PyObject *dict)
 
 #endif
 
-/* ---- finding ---- */
+/* ---- what the class has ---- */
 
-/* One attribute: where the class and the instance have it. Borrowed. */
-typedef struct {
-    PyObject *in_class, *in_dict;
-} place;
+/* The order of cbase_hooks.in_class. */
+enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE };
 
-/* The attribute as the MRO has it: 0 and a borrowed *attr, or NULL if there is none; or -1. */
+/* No other keys than exact str: looking one up then runs no Python code. */
 static int
-find_in_mro(PyTypeObject *type, PyObject *name, PyObject **attr)
+has_plain_keys(PyObject *dict)
 {
-    PyObject *mro = type->tp_mro;
+    PyObject *key;
+    Py_ssize_t i = 0;
 
-    *attr = NULL;
-    for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro) && *attr == NULL; i++) {
-        PyObject *dict = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
-        *attr = PyDict_GetItemWithError(dict, name);
-        Py_DECREF(dict); // the class keeps it and what was found
-        if (*attr == NULL && PyErr_Occurred()) {
-            return -1;
+    while (PyDict_Next(dict, &i, &key, NULL)) {
+        if (!PyUnicode_CheckExact(key)) {
+            return 0;
         }
     }
+    return 1;
+}
+
+/* Adds what one class of the MRO has under names not found before: 1, 0 if looking that up
+ * could run Python code, or -1. */
+static int
+look_into(PyObject *namespace, PyObject *const *names, PyObject **found)
+{
+    if (!has_plain_keys(namespace)) {
+        return 0;
+    }
+    for (int i = 0; i < CBASE_HOOK_NAMES; i++) {
+        if (found[i] == NULL) {
+            found[i] = PyDict_GetItemWithError(namespace, names[i]); // the class keeps it
+            if (found[i] == NULL && PyErr_Occurred()) {
+                return -1;
+            }
+        }
+    }
+    return 1;
+}
+
+/* Whether an attribute of the class is, for good, one that the instance dict may hide: values
+ * of mutable types can become properties. */
+static int
+is_plain(PyObject *attr)
+{
+    return attr == NULL
+           || (Py_TYPE(attr)->tp_descr_set == NULL
+               && !PyType_HasFeature(Py_TYPE(attr), Py_TPFLAGS_HEAPTYPE));
+}
+
+/* Fills in the part of h that depends on the class alone: 0 or -1. */
+static int
+read_class(cbase_state *st, PyTypeObject *type, unsigned int version, cbase_hooks *h)
+{
+    PyObject *mro = type->tp_mro;
+    int simple = mro != NULL && type->tp_getattro == PyObject_GenericGetAttr
+                 && type->tp_setattro == PyObject_GenericSetAttr;
+
+    h->self = NULL; // the rest is invalid now
+    h->type = NULL;
+    memset(h->in_class, 0, sizeof(h->in_class));
+    for (Py_ssize_t i = 0; simple > 0 && i < PyTuple_GET_SIZE(mro); i++) {
+        PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
+        simple = look_into(namespace, st->hook_names, h->in_class);
+        Py_DECREF(namespace);
+    }
+    for (int i = 0; simple > 0 && i < CBASE_HOOK_NAMES; i++) {
+        simple = is_plain(h->in_class[i]);
+    }
+    if (simple < 0) {
+        return -1;
+    }
+    h->simple = simple;
+    h->type = type;
+    h->version = version;
     return 0;
 }
 
-/* Clears h->simple if the attribute comes before the instance dict. */
-static int
-find(cbase_hooks *h, PyObject *name, place *p)
-{
-    if (find_in_mro(h->type, name, &p->in_class) < 0) {
-        return -1;
-    }
-    if (p->in_class != NULL && Py_TYPE(p->in_class)->tp_descr_set != NULL) {
-        h->simple = 0;
-    }
-    p->in_dict = PyDict_GetItemWithError(h->dict, name);
-    return p->in_dict == NULL && PyErr_Occurred() ? -1 : 0;
-}
+/* ---- what the instance has ---- */
 
-/* The value of a plain attribute, or NULL if it takes an ordinary look-up to know. */
+/* The value of an attribute, or NULL if it takes an ordinary look-up to know. */
 static PyObject *
-value_of(const place *p)
+value_of(const cbase_hooks *h, PyObject *const *in_dict, int i)
 {
-    if (p->in_dict != NULL) {
-        return p->in_dict;
+    if (in_dict[i] != NULL) {
+        return in_dict[i];
     }
-    if (p->in_class != NULL && Py_TYPE(p->in_class)->tp_descr_get == NULL) {
-        return p->in_class;
+    if (h->in_class[i] != NULL && Py_TYPE(h->in_class[i])->tp_descr_get == NULL) {
+        return h->in_class[i];
     }
     return NULL;
 }
 
 static int
-is_own(const place *p, PyObject *own)
+is_own(const cbase_hooks *h, PyObject *const *in_dict, int i, PyObject *own)
 {
-    return p->in_dict == NULL && p->in_class == own;
+    return in_dict[i] == NULL && h->in_class[i] == own;
 }
 
-/* Fills in all but the stamp: 0, or -1. */
+/* Fills in the rest of h: 1, 0 if the dict cannot be relied on, or -1. */
 static int
-find_all(cbase_state *st, cbase_hooks *h)
+read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
 {
-    place full, do_read, min_delay, delay, do_handle, spawn, handle, do_close;
+    PyObject *in_dict[CBASE_HOOK_NAMES] = {NULL};
 
-    h->simple = h->type->tp_getattro == PyObject_GenericGetAttr
-                && h->type->tp_setattro == PyObject_GenericSetAttr;
-    if (!h->simple) {
-        return 0;
-    }
-    if (find(h, st->s_full, &full) < 0 || find(h, st->s_do_read, &do_read) < 0
-        || find(h, st->s_min_delay, &min_delay) < 0 || find(h, st->s_delay, &delay) < 0
-        || find(h, st->s_do_handle, &do_handle) < 0 || find(h, st->s__spawn, &spawn) < 0
-        || find(h, st->s__handle, &handle) < 0 || find(h, st->s_do_close, &do_close) < 0)
-    {
-        return -1;
-    }
-    h->never_full = is_own(&full, st->own_full);
-    h->do_read = NULL;
-    if (do_read.in_dict == NULL && do_read.in_class != NULL
-        && PyType_HasFeature(Py_TYPE(do_read.in_class), Py_TPFLAGS_METHOD_DESCRIPTOR)) {
-        h->do_read = do_read.in_class;
-    }
-    h->delay_is_reset = delay.in_dict != NULL && delay.in_dict == value_of(&min_delay);
-    h->own_do_handle = is_own(&do_handle, st->own_do_handle);
-    h->spawn = value_of(&spawn);
-    h->handle = value_of(&handle);
-    h->close_does_nothing = is_own(&do_close, st->own_do_close);
-    h->close_function = NULL;
-    if (do_close.in_dict == NULL && do_close.in_class != NULL
-        && Py_IS_TYPE(do_close.in_class, &PyFunction_Type)) {
-        h->close_function = do_close.in_class;
-    }
-    return 0;
-}
-
-/* Fills h for the server: 1, 0 if it changed while being read or cannot be watched, or -1. */
-static int
-refresh(cbase_state *st, PyObject *self, PyObject *dict, unsigned int version, cbase_hooks *h)
-{
-    h->self = NULL; // invalid until complete
-    h->type = Py_TYPE(self);
-    h->version = version;
-    h->dict = dict;
+    h->self = NULL;
     if (watch(st, self, dict) < 0) {
         PyErr_Clear();
         return 0;
     }
-    h->stamp = stamp_of(dict);
-    if (find_all(st, h) < 0) { // a key that is no str may have run any code
-        return -1;
+    int plain = look_into(dict, st->hook_names, in_dict);
+    if (plain <= 0) {
+        return plain;
     }
-    if (h->stamp != stamp_of(dict) || h->type != Py_TYPE(self)
-        || h->version != version_of(h->type)) {
-        return 0;
+    h->never_full = is_own(h, in_dict, FULL, st->own_full);
+    h->do_read = NULL;
+    if (in_dict[DO_READ] == NULL && h->in_class[DO_READ] != NULL
+        && PyType_HasFeature(Py_TYPE(h->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
+    {
+        h->do_read = h->in_class[DO_READ];
+    }
+    h->delay_is_reset = in_dict[DELAY] != NULL
+                        && in_dict[DELAY] == value_of(h, in_dict, MIN_DELAY);
+    h->own_do_handle = is_own(h, in_dict, DO_HANDLE, st->own_do_handle);
+    h->spawn = value_of(h, in_dict, SPAWN);
+    h->handle = value_of(h, in_dict, HANDLE);
+    h->close_does_nothing = is_own(h, in_dict, DO_CLOSE, st->own_do_close);
+    h->close_function = NULL;
+    if (in_dict[DO_CLOSE] == NULL && h->in_class[DO_CLOSE] != NULL
+        && Py_IS_TYPE(h->in_class[DO_CLOSE], &PyFunction_Type))
+    {
+        h->close_function = h->in_class[DO_CLOSE];
     }
     h->self = self;
+    h->dict = dict;
+    h->stamp = stamp_of(dict);
     return 1;
+}
+
+/* ---- for the others ---- */
+
+void
+cbase_hooks_init(cbase_state *st)
+{
+    PyObject *names[CBASE_HOOK_NAMES] = {
+        [FULL] = st->s_full,
+        [DO_READ] = st->s_do_read,
+        [MIN_DELAY] = st->s_min_delay,
+        [DELAY] = st->s_delay,
+        [DO_HANDLE] = st->s_do_handle,
+        [SPAWN] = st->s__spawn,
+        [HANDLE] = st->s__handle,
+        [DO_CLOSE] = st->s_do_close,
+    };
+
+    memcpy(st->hook_names, names, sizeof(names));
+    make_watcher(names);
 }
 
 static PyObject *
@@ -265,21 +297,25 @@ cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
     PyTypeObject *type = Py_TYPE(self);
     unsigned int version = version_of(type);
     cbase_hooks *h = &st->hooks[((uintptr_t)self >> 4) % CBASE_HOOKS];
-    int result = 1;
 
     if (version == 0) {
         return 0; // the next ordinary look-up gives the class one
+    }
+    if ((h->type != type || h->version != version) && read_class(st, type, version, h) < 0) {
+        return -1;
+    }
+    if (!h->simple) {
+        return 0;
     }
     PyObject *dict = PyObject_GenericGetDict(self, NULL);
     if (dict == NULL) {
         return -1;
     }
-    if (h->self != self || h->dict != dict || h->stamp != stamp_of(dict) || h->type != type
-        || h->version != version)
-    {
-        result = refresh(st, self, dict, version, h);
+    int result = 1;
+    if (h->self != self || h->dict != dict || h->stamp != stamp_of(dict)) {
+        result = read_instance(st, self, dict, h);
     }
     Py_DECREF(dict);
     *hooks = h;
-    return result > 0 ? h->simple : result;
+    return result;
 }

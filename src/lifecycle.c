@@ -124,8 +124,8 @@ CBASE_METHOD(server_stop_accepting)
 
 /* ---- start ---- */
 
-/* With the exception of init_socket set: close the listener that it had made already, so that
- * start() can be tried again. Unlike gevent's class, which leaves it bound. */
+/* With an exception set: close the listener that init_socket has made already, so that start()
+ * can be tried again. Unlike gevent's class, which leaves it bound. */
 static void
 discard_fresh_socket(cbase_state *st, PyObject *self)
 {
@@ -171,13 +171,12 @@ CBASE_METHOD(server_start)
     if (given < 0) {
         return NULL;
     }
-    if (cbase_run(self, st->s_init_socket) < 0) {
+    if (cbase_run(self, st->s_init_socket) < 0
+        || cbase_run_on(self, st->s__stop_event, st->s_clear) < 0)
+    {
         if (!given) {
             discard_fresh_socket(st, self);
         }
-        return NULL;
-    }
-    if (cbase_run_on(self, st->s__stop_event, st->s_clear) < 0) {
         return NULL;
     }
     if (cbase_run(self, st->s_start_accepting) < 0) {
@@ -260,34 +259,29 @@ CBASE_METHOD(server_close)
 
 /* ---- stop ---- */
 
-CBASE_METHOD(server_stop)
+static int
+stop(cbase_state *st, PyObject *self, PyObject *timeout)
 {
-    static const cbase_params params = {"stop", 0, {"timeout", NULL}};
-    cbase_state *st = cbase_class_state(cls);
-    PyObject *timeout, *pool;
-
-    if (cbase_parse(&params, args, nargs, kwnames, &timeout) < 0
-        || cbase_run(self, st->s_close) < 0)
-    {
-        return NULL;
+    if (cbase_run(self, st->s_close) < 0) {
+        return -1;
     }
-    if (timeout == NULL || timeout == Py_None) {
+    if (timeout == Py_None) {
         timeout = PyObject_GetAttr(self, st->s_stop_timeout);
     }
     else {
         Py_INCREF(timeout);
     }
     if (timeout == NULL) {
-        return NULL;
+        return -1;
     }
-    pool = PyObject_GetAttr(self, st->s_pool);
+    PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     int result = pool == NULL ? -1 : PyObject_IsTrue(pool);
     Py_XDECREF(pool);
     if (result > 0) {
         result = cbase_pool_finish(st, self, timeout);
     }
     Py_DECREF(timeout);
-    return result < 0 ? NULL : Py_NewRef(Py_None);
+    return result;
 }
 
 /* Greenlet.spawn(self.stop, timeout=timeout).join() */
@@ -311,31 +305,42 @@ stop_in_greenlet(cbase_state *st, PyObject *self, PyObject *timeout)
     return result;
 }
 
-CBASE_METHOD(server_serve_forever)
+static int
+serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
 {
-    static const cbase_params params = {"serve_forever", 0, {"stop_timeout", NULL}};
-    cbase_state *st = cbase_class_state(cls);
-    cbase_except block;
-    PyObject *timeout;
-
-    if (cbase_parse(&params, args, nargs, kwnames, &timeout) < 0) {
-        return NULL;
-    }
-    if (timeout == NULL) {
-        timeout = Py_None;
-    }
     int started = is_started(st, self);
+    cbase_except block;
+
     if (started < 0 || (!started && cbase_run(self, st->s_start) < 0)) {
-        return NULL;
+        return -1;
     }
     if (cbase_run_on(self, st->s__stop_event, st->s_wait) < 0) {
         cbase_except_enter(&block);
         (void)stop_in_greenlet(st, self, timeout);
         cbase_except_reraise(&block);
-        return NULL;
+        return -1;
     }
-    return stop_in_greenlet(st, self, timeout) < 0 ? NULL : Py_NewRef(Py_None);
+    return stop_in_greenlet(st, self, timeout);
 }
+
+/* A method with one optional argument that runs in greenlets of its own: one that is killed
+ * while it runs drops the argument that it was started with, so the method owns it. */
+#define BLOCKING_METHOD(function, name, param, run)                                  \
+    CBASE_METHOD(function)                                                           \
+    {                                                                                \
+        static const cbase_params params = {name, 0, {param, NULL}};                 \
+        PyObject *arg;                                                               \
+        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                  \
+            return NULL;                                                             \
+        }                                                                            \
+        arg = Py_NewRef(arg == NULL ? Py_None : arg);                                \
+        int result = run(cbase_class_state(cls), self, arg);                         \
+        Py_DECREF(arg);                                                              \
+        return result < 0 ? NULL : Py_NewRef(Py_None);                               \
+    }
+
+BLOCKING_METHOD(server_stop, "stop", "timeout", stop)
+BLOCKING_METHOD(server_serve_forever, "serve_forever", "stop_timeout", serve_forever)
 
 CBASE_METHOD(server_enter)
 {

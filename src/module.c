@@ -76,12 +76,13 @@ module_exec(PyObject *module)
      * modules: the module, and with it all that the state owns, is never freed. */
     Py_INCREF(module);
     if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0
-        || cbase_hooks_init(st) < 0        || PyModule_AddFunctions(module, cbase_address_functions) < 0
+        || PyModule_AddFunctions(module, cbase_address_functions) < 0
         || PyModule_AddFunctions(module, cbase_handle_functions) < 0
         || PyModule_AddFunctions(module, cbase_hooks_functions) < 0)
     {
         return -1;
     }
+    cbase_hooks_init(st);
     st->handle_and_close = PyObject_GetAttrString(module, "_handle_and_close_when_done");
     return st->handle_and_close == NULL ? -1 : cbase_type_create(module, st);
 }

@@ -1,19 +1,31 @@
 /* Pauses of the accept loop: back-off after errors, and polling of a full pool. */
 #include "cbase.h"
 
-/* self._timer = self.loop.timer(delay); self._timer.start(self._start_accepting_if_started) */
+/* self._timer = self.loop.timer(delay); self._timer.start(self._start_accepting_if_started)
+ * `delay` NULL: self.delay. */
 static int
 start_timer(cbase_state *st, PyObject *self, PyObject *delay)
 {
-    PyObject *loop = NULL, *timer = NULL, *resume = NULL, *started = NULL;
+    PyObject *loop = PyObject_GetAttr(self, st->s_loop);
+    PyObject *make = NULL, *timer = NULL, *resume = NULL, *started = NULL;
     int result = -1;
 
-    loop = PyObject_GetAttr(self, st->s_loop);
     if (loop == NULL) {
+        return -1;
+    }
+    make = PyObject_GetAttr(loop, st->s_timer);
+    Py_DECREF(loop);
+    delay = make == NULL || delay != NULL ? Py_XNewRef(delay)
+                                          : PyObject_GetAttr(self, st->s_delay);
+    if (make == NULL || delay == NULL) {
         goto done;
     }
-    timer = cbase_call_one(loop, st->s_timer, delay);
+    timer = PyObject_CallOneArg(make, delay);
     if (timer == NULL || PyObject_SetAttr(self, st->s__timer, timer) < 0) {
+        goto done;
+    }
+    Py_SETREF(timer, PyObject_GetAttr(self, st->s__timer));
+    if (timer == NULL) {
         goto done;
     }
     resume = PyObject_GetAttr(self, st->s__start_accepting_if_started);
@@ -28,7 +40,8 @@ done:
     Py_XDECREF(started);
     Py_XDECREF(resume);
     Py_XDECREF(timer);
-    Py_XDECREF(loop);
+    Py_XDECREF(delay);
+    Py_XDECREF(make);
     return result;
 }
 
@@ -79,14 +92,7 @@ pauses(cbase_state *st, PyObject *self)
 static int
 pause_for_delay(cbase_state *st, PyObject *self)
 {
-    PyObject *delay = PyObject_GetAttr(self, st->s_delay);
-
-    if (delay == NULL) {
-        return -1;
-    }
-    int result = start_timer(st, self, delay);
-    Py_DECREF(delay);
-    return result < 0 ? -1 : double_delay(st, self);
+    return start_timer(st, self, NULL) < 0 ? -1 : double_delay(st, self);
 }
 
 int

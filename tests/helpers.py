@@ -182,3 +182,11 @@ def spying(base, log, *names):
 def descriptors():
     """How many descriptors this process has open."""
     return len(os.listdir('/proc/self/fd'))
+
+
+def outcome(function, *args, **kwargs):
+    """What a call returned or raised."""
+    try:
+        return function(*args, **kwargs)
+    except BaseException as ex:
+        return ex
