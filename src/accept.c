@@ -361,7 +361,7 @@ CBASE_METHOD(server_do_read_loop)
         return NULL;
     }
     Py_INCREF(self); // a handler may drop the last reference
-    while (left-- > 0 && status > 0) {
+    for (; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }
     Py_DECREF(self);

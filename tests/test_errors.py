@@ -797,6 +797,18 @@ def test_handle_error_that_raises(impl):
         assert server.log == begin + resumed(impl)
 
 
+def test_handle_error_that_raises_without_a_pause(impl):
+    """A negative delay: ours resumes by a timer of no length, the shortest that any loop
+    takes. (In the batch itself would be too early: libuv stops the descriptor afterwards.)"""
+    server = by_hand(impl, [LookupError()], min_delay=-1)
+    server.loop.handle_error = raising(ValueError('broken'))
+    with pytest.raises(ValueError, match='broken'):
+        batch(server)
+    assert server.log == ['read'] + resumed(
+        impl, ['io.stop', 'io.close', ('timer', 0), 'timer.start'])
+    assert server.delay == -1
+
+
 def test_is_fatal_error_that_raises(impl):
     """For instance an OSError without arguments: IndexError, with the OSError as context."""
     error = OSError()
@@ -962,7 +974,9 @@ def test_next_client_after_an_error_about_an_error(impl, serve, culprit, delay):
         del hub.handle_error
     assert server.started
     if impl.stock:
-        assert not server._watcher.active and server._timer is None
+        # with libuv, what is stopped is the watcher that all users of a descriptor share
+        watcher = getattr(server._watcher, '_watcher_ref', server._watcher)
+        assert not watcher.active and server._timer is None
         server.stop_accepting()
         server.start_accepting()
     socket.wait_read(client.fileno())

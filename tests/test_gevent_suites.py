@@ -3,8 +3,8 @@
 Every installed test module of gevent that uses a server is run on each of gevent's loops and
 with PURE_PYTHON=1, stock and drop-in (gevent_suites.py, which can also be run by itself).
 That takes less than a minute. With GEVENT_CBASE_TESTS=full in the environment all other test
-modules of gevent follow (ten minutes); and with GEVENT_SOURCE naming the folder of an unpacked
-source distribution of gevent also those that run its examples.
+modules of gevent follow, which takes a quarter of an hour; and with GEVENT_SOURCE naming the
+folder of an unpacked source distribution of gevent also those that run its examples.
 """
 import os
 

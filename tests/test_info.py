@@ -312,7 +312,7 @@ def test_address_property(impl):
     class Mine(impl.BaseServer):
         address = Raises(LookupError('lost'))
     server = blank(Mine)
-    assert server._formatinfo() == "lost"
+    assert server._formatinfo() == 'lost'
     Mine.address = Raises(LookupError())
     assert server._formatinfo() == '<error>'
     Mine.address = Raises(KeyboardInterrupt('now'))
