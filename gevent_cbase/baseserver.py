@@ -7,7 +7,7 @@ Put in its place before gevent.server is imported, it carries every gevent serve
 
 gevent_cbase.install() does the same at any time.
 """
-from gevent_cbase._cbase import (
+from gevent_cbase._cbase import (  # noqa: F401
     BaseServer,
     _extract_family,
     _handle_and_close_when_done,

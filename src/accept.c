@@ -417,23 +417,27 @@ CBASE_METHOD(server_is_fatal_error)
 }
 
 PyMethodDef cbase_accept_methods[] = {
-    CBASE_METHOD_DEF("_do_read", server_do_read_loop,
+    CBASE_METHOD_DEF(
+        "_do_read", server_do_read_loop,
         "_do_read($self, /)\n--\n\n"
         "The accept loop, called by the event loop when the listener is readable.\n\n"
         "Hands at most max_accept connections from do_read() to do_handle(). Stops accepting\n"
         "while full() says so. An error goes to the hub's handle_error and pauses accepting."),
-    CBASE_METHOD_DEF("do_read", server_do_read,
+    CBASE_METHOD_DEF(
+        "do_read", server_do_read,
         "do_read($self, /)\n--\n\n"
         "Accept one connection; for subclasses to define.\n\n"
         "Returns the arguments for the handler, as any iterable, or any false value if there\n"
         "is nothing to accept now. Must not block.\n\n"
         "Raises NotImplementedError in this class. Since 1.0."),
-    CBASE_METHOD_DEF("full", server_full,
+    CBASE_METHOD_DEF(
+        "full", server_full,
         "full($self, /)\n--\n\n"
         "Return whether the server may take no more connections now: False.\n\n"
         "Asked before each accept. With a pool, the pool's own `full` takes its place on the\n"
         "instance. Since 1.0."),
-    CBASE_METHOD_DEF("is_fatal_error", server_is_fatal_error,
+    CBASE_METHOD_DEF(
+        "is_fatal_error", server_is_fatal_error,
         "is_fatal_error($self, /, ex)\n--\n\n"
         "Return whether an exception from do_read() ends the server: an OSError whose errno is\n"
         "among fatal_errors.\n\n"

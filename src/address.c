@@ -200,16 +200,16 @@ cbase_parse_address(cbase_state *st, PyObject *address)
     return result;
 }
 
-#define ADDRESS_FUNCTION(function, name, param, call)                                          \
-    static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t nargs,        \
-                              PyObject *kwnames)                                               \
-    {                                                                                          \
-        static const cbase_params params = {name, 1, {param, NULL}};                           \
-        PyObject *arg;                                                                         \
-        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                            \
-            return NULL;                                                                       \
-        }                                                                                      \
-        return call(cbase_module_state(module), arg);                                          \
+#define ADDRESS_FUNCTION(function, name, param, call)                                             \
+    static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t nargs,          \
+                              PyObject *kwnames)                                                  \
+    {                                                                                             \
+        static const cbase_params params = {name, 1, {param, NULL}};                              \
+        PyObject *arg;                                                                            \
+        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                               \
+            return NULL;                                                                          \
+        }                                                                                         \
+        return call(cbase_module_state(module), arg);                                             \
     }
 
 ADDRESS_FUNCTION(address_extract_family, "_extract_family", "host", extract_family)
@@ -217,13 +217,15 @@ ADDRESS_FUNCTION(address_parse_inner, "_parse_address", "address", parse)
 ADDRESS_FUNCTION(address_parse, "parse_address", "address", cbase_parse_address)
 
 PyMethodDef cbase_address_functions[] = {
-    CBASE_FUNCTION_DEF("_extract_family", address_extract_family,
+    CBASE_FUNCTION_DEF(
+        "_extract_family", address_extract_family,
         "_extract_family($module, host)\n--\n\n"
         "Return (AF_INET6, host without brackets) for '[host]', else (AF_INET, host)."),
     CBASE_FUNCTION_DEF("_parse_address", address_parse_inner,
-        "_parse_address($module, address)\n--\n\n"
-        "parse_address() without the address in the text of a ValueError."),
-    CBASE_FUNCTION_DEF("parse_address", address_parse,
+                       "_parse_address($module, address)\n--\n\n"
+                       "parse_address() without the address in the text of a ValueError."),
+    CBASE_FUNCTION_DEF(
+        "parse_address", address_parse,
         "parse_address($module, address)\n--\n\n"
         "Return the pair (address family, socket address) that an address stands for.\n\n"
         "address: a (host, port) tuple, returned unchanged with AF_INET6 if the host is\n"

@@ -13,8 +13,8 @@ index_of(const cbase_params *params, PyObject *name)
 }
 
 int
-cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *kwnames, PyObject **out)
+cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+            PyObject **out)
 {
     Py_ssize_t count = 0;
 
@@ -45,8 +45,8 @@ cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs,
     }
     for (Py_ssize_t i = 0; i < params->required; i++) {
         if (out[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'",
-                         params->function, params->names[i]);
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'", params->function,
+                         params->names[i]);
             return -1;
         }
     }

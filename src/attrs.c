@@ -83,8 +83,8 @@ cbase_dict_pick_handler(cbase_state *st, PyObject *self)
 
     for (size_t i = 0; picked != NULL && i < Py_ARRAY_LENGTH(names); i++) {
         PyObject *value = PyDict_GetItemWithError(dict, names[i]); // borrowed
-        if (value == NULL ? PyErr_Occurred() != NULL
-                          : PyDict_SetItem(picked, names[i], value) < 0) {
+        if (value == NULL ? PyErr_Occurred() != NULL : PyDict_SetItem(picked, names[i], value) < 0)
+        {
             Py_CLEAR(picked);
         }
     }

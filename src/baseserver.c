@@ -177,17 +177,17 @@ set_handle(cbase_state *st, PyObject *self, PyObject *handle)
     return result;
 }
 
-#define SETTER(function, name, param, set)                                 \
-    CBASE_METHOD(function)                                                  \
-    {                                                                       \
-        static const cbase_params params = {name, 1, {param, NULL}};        \
-        PyObject *value;                                                    \
-        if (cbase_parse(&params, args, nargs, kwnames, &value) < 0          \
-            || set(cbase_class_state(cls), self, value) < 0)                \
-        {                                                                   \
-            return NULL;                                                    \
-        }                                                                   \
-        return Py_NewRef(Py_None);                                          \
+#define SETTER(function, name, param, set)                                                        \
+    CBASE_METHOD(function)                                                                        \
+    {                                                                                             \
+        static const cbase_params params = {name, 1, {param, NULL}};                              \
+        PyObject *value;                                                                          \
+        if (cbase_parse(&params, args, nargs, kwnames, &value) < 0                                \
+            || set(cbase_class_state(cls), self, value) < 0)                                      \
+        {                                                                                         \
+            return NULL;                                                                          \
+        }                                                                                         \
+        return Py_NewRef(Py_None);                                                                \
     }
 
 SETTER(server_set_listener, "set_listener", "listener", set_listener)
@@ -195,7 +195,8 @@ SETTER(server_set_spawn, "set_spawn", "spawn", set_spawn)
 SETTER(server_set_handle, "set_handle", "handle", set_handle)
 
 static PyMethodDef setter_methods[] = {
-    CBASE_METHOD_DEF("set_listener", server_set_listener,
+    CBASE_METHOD_DEF(
+        "set_listener", server_set_listener,
         "set_listener($self, /, listener)\n--\n\n"
         "Set where to listen; sets family, address and, given a socket, socket.\n\n"
         "listener: a bound socket (TCP: one that listens), of gevent or of the standard\n"
@@ -203,14 +204,16 @@ static PyMethodDef setter_methods[] = {
         "port as int or str.\n\n"
         "Raises TypeError for an SSL socket and for other types, ValueError for text that is\n"
         "no address. Since 1.0."),
-    CBASE_METHOD_DEF("set_spawn", server_set_spawn,
+    CBASE_METHOD_DEF(
+        "set_spawn", server_set_spawn,
         "set_spawn($self, /, spawn)\n--\n\n"
         "Set how handlers are run; works on a running server too.\n\n"
         "spawn: 'default' (gevent.spawn), any function called as spawn(function, *args), None\n"
         "(handlers run in the hub and must not block), a number (the size of a new Pool), or\n"
         "an object with a method `spawn`: a Pool, a Group, or alike. While its `full()` is\n"
         "true no connection is accepted. Since 1.0; gevent takes pools only."),
-    CBASE_METHOD_DEF("set_handle", server_set_handle,
+    CBASE_METHOD_DEF(
+        "set_handle", server_set_handle,
         "set_handle($self, /, handle)\n--\n\n"
         "Set the handler for connections not yet accepted.\n\n"
         "handle: called with what do_read() returns; None takes the attribute `handle`, for\n"
@@ -323,32 +326,32 @@ static struct wrapperbase init_wrapper = {
 
 #define SIGNATURE "BaseServer(listener, handle=None, spawn='default')\n--\n\n"
 
-PyDoc_STRVAR(class_doc,
-"gevent's base class of servers, with the accept loop in C.\n\n"
-"BaseServer(listener, handle=None, spawn='default')\n\n"
-"listener: where to accept connections; see set_listener().\n"
-"handle: called for each connection with what do_read() returned; when it is done, the\n"
-"connection is closed by do_close(). Default: the method `handle` of the subclass.\n"
-"spawn: how handlers are run; see set_spawn(). Default: a new greenlet for each.\n\n"
-"Raises TypeError, ValueError or what the arguments raise; the listener is closed then.\n"
-"A context manager: stop() at its end. Since 1.0.\n\n"
-"Attributes, on the class for all servers or on an instance:\n"
-"min_delay, max_delay: seconds to pause accepting after an error, and the limit to which\n"
-"the pause doubles while errors go on; the next good accept starts over. 0.01 and 1.\n"
-"A negative min_delay: no pause.\n"
-"max_accept: connections accepted at most before other events get their turn, int of at\n"
-"least 1. 100.\n"
-"stop_timeout: seconds that stop() waits for handlers in a pool. 1.\n"
-"fatal_errors: errno values that end the server. (EBADF, EINVAL, ENOTSOCK).");
+PyDoc_STRVAR(
+    class_doc,
+    "gevent's base class of servers, with the accept loop in C.\n\n"
+    "BaseServer(listener, handle=None, spawn='default')\n\n"
+    "listener: where to accept connections; see set_listener().\n"
+    "handle: called for each connection with what do_read() returned; when it is done, the\n"
+    "connection is closed by do_close(). Default: the method `handle` of the subclass.\n"
+    "spawn: how handlers are run; see set_spawn(). Default: a new greenlet for each.\n\n"
+    "Raises TypeError, ValueError or what the arguments raise; the listener is closed then.\n"
+    "A context manager: stop() at its end. Since 1.0.\n\n"
+    "Attributes, on the class for all servers or on an instance:\n"
+    "min_delay, max_delay: seconds to pause accepting after an error, and the limit to which\n"
+    "the pause doubles while errors go on; the next good accept starts over. 0.01 and 1.\n"
+    "A negative min_delay: no pause.\n"
+    "max_accept: connections accepted at most before other events get their turn, int of at\n"
+    "least 1. 100.\n"
+    "stop_timeout: seconds that stop() waits for handlers in a pool. 1.\n"
+    "fatal_errors: errno values that end the server. (EBADF, EINVAL, ENOTSOCK).");
 
 static int
 add_methods(PyTypeObject *type, PyMethodDef *methods)
 {
     for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
         PyObject *descr = PyDescr_NewMethod(type, def);
-        int result = descr == NULL
-                         ? -1
-                         : PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
+        int result =
+            descr == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
         Py_XDECREF(descr);
         if (result < 0) {
             return -1;
@@ -365,8 +368,8 @@ add_properties(PyTypeObject *type, PyMethodDef *getters)
         PyObject *get = PyDescr_NewMethod(type, def);
         PyObject *property = NULL;
         if (get != NULL) {
-            property = PyObject_CallFunction((PyObject *)&PyProperty_Type, "OOOs", get,
-                                             Py_None, Py_None, def->ml_doc);
+            property = PyObject_CallFunction((PyObject *)&PyProperty_Type, "OOOs", get, Py_None,
+                                             Py_None, def->ml_doc);
             Py_DECREF(get);
         }
         int result = property == NULL
@@ -397,10 +400,10 @@ new_namespace(cbase_state *st)
     PyObject *namespace = NULL;
 
     if (spawn != NULL) {
-        namespace = Py_BuildValue(
-            "{s:s,s:s,s:d,s:i,s:i,s:i,s:(iii),s:O}", "__module__", "gevent_cbase.baseserver",
-            "__doc__", SIGNATURE, "min_delay", 0.01, "max_delay", 1, "max_accept", 100,
-            "stop_timeout", 1, "fatal_errors", EBADF, EINVAL, ENOTSOCK, "_spawn", spawn);
+        namespace = Py_BuildValue("{s:s,s:s,s:d,s:i,s:i,s:i,s:(iii),s:O}", "__module__",
+                                  "gevent_cbase.baseserver", "__doc__", SIGNATURE, "min_delay",
+                                  0.01, "max_delay", 1, "max_accept", 100, "stop_timeout", 1,
+                                  "fatal_errors", EBADF, EINVAL, ENOTSOCK, "_spawn", spawn);
         Py_DECREF(spawn);
     }
     return namespace;
@@ -452,8 +455,7 @@ cbase_type_create(PyObject *module, cbase_state *st)
     if (add_init(type, st) < 0 || add_methods(type, setter_methods) < 0
         || add_methods(type, cbase_lifecycle_methods) < 0
         || add_methods(type, cbase_accept_methods) < 0
-        || add_methods(type, cbase_handle_methods) < 0
-        || add_methods(type, cbase_info_methods) < 0
+        || add_methods(type, cbase_handle_methods) < 0 || add_methods(type, cbase_info_methods) < 0
         || add_properties(type, cbase_info_properties) < 0)
     {
         return -1;

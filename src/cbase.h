@@ -32,13 +32,13 @@ typedef struct {
     /* Valid as long as, besides, server and instance dict are the same, and the dict's stamp. */
     PyObject *self, *dict;
     uint64_t stamp;
-    int never_full;         // `full` is BaseServer's
-    PyObject *do_read;      // function of the class, to be called with self; or NULL: unknown
-    int delay_is_reset;     // `delay` is the very object `min_delay`
-    int own_do_handle;      // `do_handle` is BaseServer's
-    PyObject *spawn;        // `_spawn`, or NULL: unknown
-    PyObject *handle;       // `_handle`, or NULL: unknown
-    int close_does_nothing; // `do_close` is BaseServer's
+    int never_full;           // `full` is BaseServer's
+    PyObject *do_read;        // function of the class, to be called with self; or NULL: unknown
+    int delay_is_reset;       // `delay` is the very object `min_delay`
+    int own_do_handle;        // `do_handle` is BaseServer's
+    PyObject *spawn;          // `_spawn`, or NULL: unknown
+    PyObject *handle;         // `_handle`, or NULL: unknown
+    int close_does_nothing;   // `do_close` is BaseServer's
     PyObject *close_function; // `do_close` is this Python function of the class; or NULL
 } cbase_hooks;
 
@@ -51,19 +51,19 @@ typedef struct {
     PyTypeObject *BaseServer;
     PyObject *handle_and_close; // the function _handle_and_close_when_done
 
-    PyObject *Event;    // gevent.event.Event
-    PyObject *Greenlet; // gevent.greenlet.Greenlet
+    PyObject *Event;        // gevent.event.Event
+    PyObject *Greenlet;     // gevent.greenlet.Greenlet
     PyObject *GreenletExit; // greenlet.GreenletExit
     PyObject *get_hub;      // gevent.hub.get_hub
     PyObject *sys;
     PyObject *address_any; // ''
     PyObject *zero, *one, *two;
     PyObject *family_inet, *family_inet6;
-    PyObject *all_but_first, *between_ends; // slice(1, None), slice(1, -1)
+    PyObject *all_but_first, *between_ends;  // slice(1, None), slice(1, -1)
     PyObject *kw_timeout, *kw_block_timeout; // keyword names of two calls
 
     PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
-    PyObject *own_dict;                               // and that of `__dict__`
+    PyObject *own_dict;                                // and that of `__dict__`
 
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
     unsigned long closes;
@@ -85,18 +85,22 @@ cbase_class_state(PyTypeObject *defining_class)
 }
 
 /* Signature of a method: PyCMethod of METH_METHOD | METH_FASTCALL | METH_KEYWORDS. */
-#define CBASE_METHOD(function)                                                         \
-    static PyObject *function(PyObject *self, PyTypeObject *cls, PyObject *const *args, \
+#define CBASE_METHOD(function)                                                                    \
+    static PyObject *function(PyObject *self, PyTypeObject *cls, PyObject *const *args,           \
                               Py_ssize_t nargs, PyObject *kwnames)
 
-#define CBASE_METHOD_DEF(name, function, doc)                                  \
-    {name, (PyCFunction)(void (*)(void))(function),                            \
-     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, PyDoc_STR(doc)}
+#define CBASE_METHOD_DEF(name, function, doc)                                                     \
+    {                                                                                             \
+        name, (PyCFunction)(void (*)(void))(function),                                            \
+            METH_METHOD | METH_FASTCALL | METH_KEYWORDS, PyDoc_STR(doc)                           \
+    }
 
 /* A module function of METH_FASTCALL | METH_KEYWORDS. */
-#define CBASE_FUNCTION_DEF(name, function, doc)                                              \
-    {name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS,           \
-     PyDoc_STR(doc)}
+#define CBASE_FUNCTION_DEF(name, function, doc)                                                   \
+    {                                                                                             \
+        name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS,             \
+            PyDoc_STR(doc)                                                                        \
+    }
 
 /* ---- args.c: arguments of METH_FASTCALL | METH_KEYWORDS functions ---- */
 

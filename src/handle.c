@@ -181,7 +181,8 @@ handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t n
 }
 
 PyMethodDef cbase_handle_functions[] = {
-    CBASE_FUNCTION_DEF("_handle_and_close_when_done", handle_and_close_when_done,
+    CBASE_FUNCTION_DEF(
+        "_handle_and_close_when_done", handle_and_close_when_done,
         "_handle_and_close_when_done($module, handle, close, args_tuple)\n--\n\n"
         "Return handle(*args_tuple); call close(*args_tuple) when it returns or raises.\n\n"
         "This is what runs in the greenlet of each connection."),
@@ -189,14 +190,16 @@ PyMethodDef cbase_handle_functions[] = {
 };
 
 PyMethodDef cbase_handle_methods[] = {
-    CBASE_METHOD_DEF("do_handle", server_do_handle,
+    CBASE_METHOD_DEF(
+        "do_handle", server_do_handle,
         "do_handle($self, /, *args)\n--\n\n"
         "Run the handler for one connection, in a greenlet made by the spawn function.\n\n"
         "args: what do_read() returned; the handler gets them as its arguments and do_close()\n"
         "after it, also when the handler raises. With spawn=None the handler runs at once, in\n"
         "the hub, and must not block.\n\n"
         "Raises what the spawn function raises, after do_close(*args). Since 1.0."),
-    CBASE_METHOD_DEF("do_close", server_do_close,
+    CBASE_METHOD_DEF(
+        "do_close", server_do_close,
         "do_close($self, /, *args)\n--\n\n"
         "Called with the arguments of the handler when it is done. Does nothing; subclasses\n"
         "close the connection here. Since 1.0."),

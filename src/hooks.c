@@ -32,7 +32,7 @@ version_of(PyTypeObject *type)
 
 #if PY_VERSION_HEX >= 0x030C0000
 
-static uint64_t changes; // of one of the names in any watched dict
+static uint64_t changes;                    // of one of the names in any watched dict
 static PyObject *watched[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
 static int watcher = -1;
 
@@ -234,8 +234,8 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
     {
         h->do_read = h->in_class[DO_READ];
     }
-    h->delay_is_reset = in_dict[DELAY] != NULL
-                        && in_dict[DELAY] == value_of(h, in_dict, MIN_DELAY);
+    h->delay_is_reset =
+        in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(h, in_dict, MIN_DELAY);
     h->own_do_handle = is_own(h, in_dict, DO_HANDLE, st->own_do_handle);
     h->spawn = value_of(h, in_dict, SPAWN);
     h->handle = value_of(h, in_dict, HANDLE);
@@ -258,14 +258,9 @@ void
 cbase_hooks_init(cbase_state *st)
 {
     PyObject *names[CBASE_HOOK_NAMES] = {
-        [FULL] = st->s_full,
-        [DO_READ] = st->s_do_read,
-        [MIN_DELAY] = st->s_min_delay,
-        [DELAY] = st->s_delay,
-        [DO_HANDLE] = st->s_do_handle,
-        [SPAWN] = st->s__spawn,
-        [HANDLE] = st->s__handle,
-        [DO_CLOSE] = st->s_do_close,
+        [FULL] = st->s_full,      [DO_READ] = st->s_do_read,     [MIN_DELAY] = st->s_min_delay,
+        [DELAY] = st->s_delay,    [DO_HANDLE] = st->s_do_handle, [SPAWN] = st->s__spawn,
+        [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,
     };
 
     memcpy(st->hook_names, names, sizeof(names));

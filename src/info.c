@@ -276,23 +276,24 @@ CBASE_METHOD(get_closed)
 
 PyMethodDef cbase_info_methods[] = {
     CBASE_METHOD_DEF("_formatinfo", server_formatinfo,
-        "_formatinfo($self, /)\n--\n\n"
-        "The part of repr() and str() that tells descriptor, address and handler."),
+                     "_formatinfo($self, /)\n--\n\n"
+                     "The part of repr() and str() that tells descriptor, address and handler."),
     CBASE_METHOD_DEF("__repr__", server_repr, "__repr__($self, /)\n--\n\nReturn repr(self)."),
     CBASE_METHOD_DEF("__str__", server_str, "__str__($self, /)\n--\n\nReturn str(self)."),
     {NULL, NULL, 0, NULL},
 };
 
 PyMethodDef cbase_info_properties[] = {
-    CBASE_METHOD_DEF("server_host", get_server_host,
+    CBASE_METHOD_DEF(
+        "server_host", get_server_host,
         "Host that the server is bound to, a str; None if the address is not a tuple, as that\n"
         "of a UNIX socket. Since 1.0."),
-    CBASE_METHOD_DEF("server_port", get_server_port,
+    CBASE_METHOD_DEF(
+        "server_port", get_server_port,
         "Port that the server is bound to, an int; None if the address is not a tuple. With\n"
         "port 0 the real one is known once the server has started. Since 1.0."),
     CBASE_METHOD_DEF("started", get_started,
-        "True between start() and close(), also while accepting pauses. Since 1.0."),
-    CBASE_METHOD_DEF("closed", get_closed,
-        "True while there is no listening socket. Since 1.0."),
+                     "True between start() and close(), also while accepting pauses. Since 1.0."),
+    CBASE_METHOD_DEF("closed", get_closed, "True while there is no listening socket. Since 1.0."),
     {NULL, NULL, 0, NULL},
 };

@@ -114,8 +114,7 @@ CBASE_METHOD(server_stop_accepting)
 
     (void)args;
     if (cbase_no_args("stop_accepting", nargs, kwnames) < 0
-        || drop_watcher(self, st->s__watcher, st) < 0
-        || drop_watcher(self, st->s__timer, st) < 0)
+        || drop_watcher(self, st->s__watcher, st) < 0 || drop_watcher(self, st->s__timer, st) < 0)
     {
         return NULL;
     }
@@ -325,18 +324,18 @@ serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
 
 /* A method with one optional argument that runs in greenlets of its own: one that is killed
  * while it runs drops the argument that it was started with, so the method owns it. */
-#define BLOCKING_METHOD(function, name, param, run)                                  \
-    CBASE_METHOD(function)                                                           \
-    {                                                                                \
-        static const cbase_params params = {name, 0, {param, NULL}};                 \
-        PyObject *arg;                                                               \
-        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                  \
-            return NULL;                                                             \
-        }                                                                            \
-        arg = Py_NewRef(arg == NULL ? Py_None : arg);                                \
-        int result = run(cbase_class_state(cls), self, arg);                         \
-        Py_DECREF(arg);                                                              \
-        return result < 0 ? NULL : Py_NewRef(Py_None);                               \
+#define BLOCKING_METHOD(function, name, param, run)                                               \
+    CBASE_METHOD(function)                                                                        \
+    {                                                                                             \
+        static const cbase_params params = {name, 0, {param, NULL}};                              \
+        PyObject *arg;                                                                            \
+        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                               \
+            return NULL;                                                                          \
+        }                                                                                         \
+        arg = Py_NewRef(arg == NULL ? Py_None : arg);                                             \
+        int result = run(cbase_class_state(cls), self, arg);                                      \
+        Py_DECREF(arg);                                                                           \
+        return result < 0 ? NULL : Py_NewRef(Py_None);                                            \
     }
 
 BLOCKING_METHOD(server_stop, "stop", "timeout", stop)
@@ -364,43 +363,49 @@ CBASE_METHOD(server_exit)
 
 PyMethodDef cbase_lifecycle_methods[] = {
     CBASE_METHOD_DEF("start_accepting", server_start_accepting,
-        "start_accepting($self, /)\n--\n\n"
-        "Accept connections from now on; does nothing if it does so already.\n\n"
-        "Raises AttributeError if there is no listening socket. Since 1.0."),
-    CBASE_METHOD_DEF("_start_accepting_if_started", server_start_accepting_if_started,
+                     "start_accepting($self, /)\n--\n\n"
+                     "Accept connections from now on; does nothing if it does so already.\n\n"
+                     "Raises AttributeError if there is no listening socket. Since 1.0."),
+    CBASE_METHOD_DEF(
+        "_start_accepting_if_started", server_start_accepting_if_started,
         "_start_accepting_if_started($self, /, _event=None)\n--\n\n"
         "start_accepting() unless the server is stopped: called by timers and by the pool."),
     CBASE_METHOD_DEF("stop_accepting", server_stop_accepting,
-        "stop_accepting($self, /)\n--\n\n"
-        "Accept no more connections until start_accepting(); the port stays open.\n\n"
-        "Also cancels the pause after an error. Since 1.0."),
-    CBASE_METHOD_DEF("init_socket", server_init_socket,
+                     "stop_accepting($self, /)\n--\n\n"
+                     "Accept no more connections until start_accepting(); the port stays open.\n\n"
+                     "Also cancels the pause after an error. Since 1.0."),
+    CBASE_METHOD_DEF(
+        "init_socket", server_init_socket,
         "init_socket($self, /)\n--\n\n"
         "Called by start() before accepting: a subclass that was given an address creates,\n"
         "binds and opens the listening socket here. Does nothing in this class. Since 1.0."),
-    CBASE_METHOD_DEF("start", server_start,
+    CBASE_METHOD_DEF(
+        "start", server_start,
         "start($self, /)\n--\n\n"
         "Open the listening socket if need be, and start to accept connections.\n\n"
         "Raises what init_socket() and start_accepting() raise, OSError for instance if the\n"
         "address is in use; start() may then be tried again. Since 1.0."),
-    CBASE_METHOD_DEF("close", server_close,
+    CBASE_METHOD_DEF(
+        "close", server_close,
         "close($self, /)\n--\n\n"
         "Stop accepting and close the listening socket. Handlers go on running. Since 1.0."),
-    CBASE_METHOD_DEF("stop", server_stop,
+    CBASE_METHOD_DEF(
+        "stop", server_stop,
         "stop($self, /, timeout=None)\n--\n\n"
         "close(), and wait for the handlers that run in a pool.\n\n"
         "timeout: seconds until handlers still running are killed; default: stop_timeout (1).\n"
         "Without a pool, handlers are neither waited for nor killed.\n\n"
         "Raises BlockingSwitchOutError, an AssertionError, if it would have to wait in the\n"
         "hub; the listener is closed by then. Since 1.0."),
-    CBASE_METHOD_DEF("serve_forever", server_serve_forever,
+    CBASE_METHOD_DEF(
+        "serve_forever", server_serve_forever,
         "serve_forever($self, /, stop_timeout=None)\n--\n\n"
         "start() if need be, wait until the server is stopped, then call stop().\n\n"
         "stop_timeout: the timeout for stop(), in seconds; default: stop_timeout (1).\n\n"
         "Raises what start() raises. Since 1.0."),
     CBASE_METHOD_DEF("__enter__", server_enter,
-        "__enter__($self, /)\n--\n\nReturn the server itself."),
+                     "__enter__($self, /)\n--\n\nReturn the server itself."),
     CBASE_METHOD_DEF("__exit__", server_exit,
-        "__exit__($self, /, *args)\n--\n\nstop() the server."),
+                     "__exit__($self, /, *args)\n--\n\nstop() the server."),
     {NULL, NULL, 0, NULL},
 };

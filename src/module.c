@@ -18,9 +18,9 @@ import_from(const char *module_name, const char *name)
 static int
 intern_names(cbase_state *st)
 {
-#define X(name)                                                \
-    if ((st->s_##name = PyUnicode_InternFromString(#name)) == NULL) { \
-        return -1;                                             \
+#define X(name)                                                                                   \
+    if ((st->s_##name = PyUnicode_InternFromString(#name)) == NULL) {                             \
+        return -1;                                                                                \
     }
     CBASE_NAMES(X)
 #undef X
@@ -47,8 +47,7 @@ make_constants(cbase_state *st)
                    || (st->between_ends = slice(st->one, -1)) == NULL
                    || (st->address_any = PyUnicode_FromString("")) == NULL
                    || (st->kw_timeout = PyTuple_Pack(1, st->s_timeout)) == NULL
-                   || (st->kw_block_timeout = PyTuple_Pack(2, st->s_block, st->s_timeout))
-                          == NULL
+                   || (st->kw_block_timeout = PyTuple_Pack(2, st->s_block, st->s_timeout)) == NULL
                ? -1
                : 0;
 }

@@ -15,8 +15,8 @@ start_timer(cbase_state *st, PyObject *self, PyObject *delay)
     }
     make = PyObject_GetAttr(loop, st->s_timer);
     Py_DECREF(loop);
-    delay = make == NULL || delay != NULL ? Py_XNewRef(delay)
-                                          : PyObject_GetAttr(self, st->s_delay);
+    delay =
+        make == NULL || delay != NULL ? Py_XNewRef(delay) : PyObject_GetAttr(self, st->s_delay);
     if (make == NULL || delay == NULL) {
         goto done;
     }

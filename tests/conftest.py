@@ -94,6 +94,10 @@ def pytest_configure(config):
     _real_stderr = os.fdopen(os.dup(2), 'w')  # pytest does not capture at this point
 
 
+def pytest_unconfigure(config):
+    _real_stderr.close()
+
+
 def pytest_report_header(config):
     hub = get_hub()
     return 'gevent %s, loop %s, CPython %s' % (
@@ -121,10 +125,10 @@ def serve():
     """``serve(server)`` starts it and returns it; it is stopped when the test ends."""
     made = []
 
-    def start(server):
-        made.append(server)
-        server.start()
-        return server
+    def start(one):
+        made.append(one)
+        one.start()
+        return one
     yield start
-    for server in made:
-        server.stop(timeout=0)
+    for one in made:
+        one.stop(timeout=0)
