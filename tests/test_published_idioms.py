@@ -1,7 +1,6 @@
 """What published programs do to gevent's servers beyond the documented ways, one test each.
 
-The list is that of 27 projects whose code was read and run; see "Seen in published code" in
-the contract this project is held to.
+The list comes from reading and running the code of 27 projects.
 """
 import functools
 import subprocess
