@@ -44,17 +44,16 @@ def main():
     run = _run.run_path
     if first[:2] in ('-m', '-c'):
         run = _run.run_module if first[:2] == '-m' else _run.run_code
-        first = first[2:]
-    elif first == '--':
-        first = ''
-    elif first[:1] == '-':
-        fail('unknown option: %s' % first)
-    if not first:
-        if not args:
-            fail('no program to run')
-        first = args.pop(0)
+        if first[2:]:
+            args.insert(0, first[2:])
+    elif first != '--':
+        if first[:1] == '-':
+            fail('unknown option: %s' % first)
+        args.insert(0, first)
+    if not args:
+        fail('no program to run')
     _install.install()
-    run(first, args)
+    run(args[0], args[1:])
 
 
 if __name__ == '__main__':

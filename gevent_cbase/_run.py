@@ -2,29 +2,24 @@
 import builtins
 import importlib.machinery
 import importlib.util
-import io
 import linecache
 import marshal
 import os
 import pkgutil
 import runpy
+import stat
 import sys
 import textwrap
 import types
+
+from gevent_cbase import _cbase
 
 
 def run_module(name, args):
     """``python -m name args``"""
     sys.argv[:] = ['-m', *args]
     _new_main()
-    try:
-        runpy._run_module_as_main(name)
-    except Exception as ex:
-        _forget_frames(ex)
-        raise
-    except KeyboardInterrupt as ex:
-        _forget_frames(ex)
-        raise
+    _end_like_python(runpy._run_module_as_main, name)
 
 
 def run_code(source, args):
@@ -37,25 +32,23 @@ def run_code(source, args):
         linecache.cache['<string>'] = (len(source), None, source.splitlines(True), '<string>')
     main = _new_main()
     main.__loader__ = importlib.machinery.BuiltinImporter
-    _execute(source, '<string>', main)
+    _end_like_python(_execute, source, vars(main))
 
 
 def run_path(path, args):
     """``python path args``: a script, compiled or not, or a folder or archive with __main__."""
     sys.argv[:] = [path, *args]
-    filename = _absolute(path)
+    filename = os.path.join(os.getcwd(), path) if path else os.getcwd()
     if pkgutil.get_importer(filename) is not None:
         _set_path0(filename, always=True)
         _new_main()
-        try:
-            runpy._run_module_as_main('__main__', alter_argv=False)
-        except (Exception, KeyboardInterrupt) as ex:
-            _forget_frames(ex)
-            raise
+        _end_like_python(runpy._run_module_as_main, '__main__', False)
         return
+    compiled = False
     try:
-        with io.open_code(filename) as file:
-            code = file.read()
+        if stat.S_ISREG(os.stat(filename).st_mode):  # a pipe can be read but once
+            with open(filename, 'rb') as file:
+                compiled = file.read(4) == importlib.util.MAGIC_NUMBER
     except OSError as ex:
         print("%s: can't open file %r: [Errno %d] %s" % (
             sys.executable, filename, ex.errno, ex.strerror), file=sys.stderr)
@@ -63,22 +56,14 @@ def run_path(path, args):
     _set_path0(os.path.dirname(os.path.realpath(filename)))
     main = _new_main()
     main.__file__ = filename
-    main.__loader__ = importlib.machinery.SourceFileLoader('__main__', filename)
     if sys.version_info < (3, 15):
         main.__cached__ = None
-    if code[:4] == importlib.util.MAGIC_NUMBER:
+    if compiled:
         main.__loader__ = importlib.machinery.SourcelessFileLoader('__main__', filename)
-        code = marshal.loads(code[16:])
-    _execute(code, filename, main)
-
-
-def _absolute(path):
-    """The path as ``python`` shows it: absolute, otherwise as given."""
-    if os.path.isabs(path):
-        return path
-    if path.startswith('.' + os.sep):
-        path = path[2:]
-    return os.path.join(os.getcwd(), path)
+        _end_like_python(_execute_compiled, filename, vars(main))
+    else:
+        main.__loader__ = importlib.machinery.SourceFileLoader('__main__', filename)
+        _end_like_python(_cbase._run_file, filename, vars(main))
 
 
 def _set_path0(entry, always=False):
@@ -101,29 +86,38 @@ def _new_main():
     return main
 
 
-def _execute(source, filename, main):
-    try:
-        code = source
-        if not isinstance(source, types.CodeType):
-            code = compile(source, filename, 'exec', dont_inherit=True)
-        exec(code, vars(main))
-    except (Exception, KeyboardInterrupt) as ex:
-        _forget_frames(ex)
-        raise
+def _execute(source, namespace):
+    exec(compile(source, '<string>', 'exec', dont_inherit=True), namespace)
 
 
-def _forget_frames(ex):
-    """Have *ex*, which ends the program, shown without the frames of this module.
+def _execute_compiled(filename, namespace):
+    with open(filename, 'rb') as file:
+        code = marshal.loads(file.read()[16:])
+    exec(code, namespace)
 
-    It goes on up to the interpreter, which adds our frames again before it calls
-    sys.excepthook: so the hook is where they are taken off, once.
+
+def _end_like_python(run, *args):
+    """Call *run*; an exception that ends the program is shown without frames of ours.
+
+    It is shown here, and then goes on up to the interpreter for the exit status, which shows
+    it, with the frames above, to a hook that says nothing.
     """
-    traceback = ex.__traceback__.tb_next
+    try:
+        run(*args)
+        return
+    except SystemExit:
+        raise
+    except BaseException as ex:
+        error = ex
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals is globals():
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback
+    _cbase._print_exception(error)
     hook = sys.excepthook
 
-    def excepthook(kind, value, _traceback):
+    def silent_hook(_kind, value, _traceback):
         sys.excepthook = hook
-        sys.last_traceback = traceback
-        value.__traceback__ = traceback
-        hook(kind, value, traceback)
-    sys.excepthook = excepthook
+        sys.last_traceback = value.__traceback__ = traceback
+    sys.excepthook = silent_hook
+    raise error

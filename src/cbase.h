@@ -204,6 +204,9 @@ extern PyMethodDef cbase_address_functions[];
 
 PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
 
+/* ---- run.c: for python -m gevent_cbase ---- */
+extern PyMethodDef cbase_run_functions[];
+
 /* ---- lifecycle.c: start, stop and what lies between; info.c: repr and properties ---- */
 extern PyMethodDef cbase_lifecycle_methods[];
 extern PyMethodDef cbase_info_methods[];

@@ -77,7 +77,8 @@ module_exec(PyObject *module)
     if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0
         || PyModule_AddFunctions(module, cbase_address_functions) < 0
         || PyModule_AddFunctions(module, cbase_handle_functions) < 0
-        || PyModule_AddFunctions(module, cbase_hooks_functions) < 0)
+        || PyModule_AddFunctions(module, cbase_hooks_functions) < 0
+        || PyModule_AddFunctions(module, cbase_run_functions) < 0)
     {
         return -1;
     }
