@@ -105,6 +105,9 @@ static PyObject *
 split_port(PyObject *address)
 {
     PyObject *parts = PyObject_CallMethod(address, "rsplit", "si", ":", 1);
+    PyObject *items[3] = {NULL, NULL, NULL};
+    PyObject *iterator, *pair = NULL;
+    int count = 0;
 
     if (parts == NULL) {
         return NULL;
@@ -115,20 +118,31 @@ split_port(PyObject *address)
         Py_DECREF(parts);
         return NULL;
     }
-    PyObject *pair = PySequence_Tuple(parts);
+    iterator = PyObject_GetIter(parts);
     Py_DECREF(parts);
-    if (pair == NULL || PyTuple_GET_SIZE(pair) == 2) {
-        return pair;
+    if (iterator == NULL) {
+        return NULL;
     }
-    if (PyTuple_GET_SIZE(pair) < 2) {
-        PyErr_Format(PyExc_ValueError, "not enough values to unpack (expected 2, got %zd)",
-                     PyTuple_GET_SIZE(pair));
+    while (count < 3 && (items[count] = PyIter_Next(iterator)) != NULL) {
+        count++;
     }
-    else {
+    Py_DECREF(iterator);
+    if (PyErr_Occurred()) {
+        // raised by the iterator
+    }
+    else if (count < 2) {
+        PyErr_Format(PyExc_ValueError, "not enough values to unpack (expected 2, got %d)", count);
+    }
+    else if (count > 2) {
         PyErr_SetString(PyExc_ValueError, "too many values to unpack (expected 2)");
     }
-    Py_DECREF(pair);
-    return NULL;
+    else {
+        pair = PyTuple_Pack(2, items[0], items[1]);
+    }
+    for (int i = 0; i < count; i++) {
+        Py_DECREF(items[i]);
+    }
+    return pair;
 }
 
 static PyObject *
@@ -176,8 +190,8 @@ parse(cbase_state *st, PyObject *address)
     else if (is == 0) {
         is = PyObject_IsInstance(address, (PyObject *)&PyLong_Type);
         if (is == 0) {
-            PyErr_Format(PyExc_TypeError, "Expected tuple or string, got %S",
-                         (PyObject *)Py_TYPE(address));
+            cbase_raise(PyExc_TypeError, "Expected tuple or string, got %S",
+                        (PyObject *)Py_TYPE(address));
         }
     }
     if (is <= 0) {
@@ -194,7 +208,7 @@ cbase_parse_address(cbase_state *st, PyObject *address)
     if (result == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         cbase_except block;
         cbase_except_enter(&block);
-        PyErr_Format(PyExc_ValueError, "Failed to parse address %R: %S", address, block.raised);
+        cbase_raise(PyExc_ValueError, "Failed to parse address %R: %S", address, block.raised);
         (void)cbase_except_leave(&block);
     }
     return result;

@@ -32,8 +32,7 @@ set_listener(cbase_state *st, PyObject *self, PyObject *listener)
     int is_ssl = cbase_has(listener, st->s_do_handshake);
     if (is_ssl != 0) {
         if (is_ssl > 0) {
-            PyErr_Format(PyExc_TypeError, "Expected a regular socket, not SSLSocket: %R",
-                         listener);
+            cbase_raise(PyExc_TypeError, "Expected a regular socket, not SSLSocket: %R", listener);
         }
         return -1;
     }
@@ -261,7 +260,7 @@ configure(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle,
     }
     int too_small = PyObject_RichCompareBool(value, st->one, Py_LT);
     if (too_small > 0) {
-        PyErr_Format(PyExc_ValueError, "max_accept must be positive int: %R", value);
+        cbase_raise(PyExc_ValueError, "max_accept must be positive int: %R", value);
     }
     Py_DECREF(value);
     return too_small == 0 ? 0 : -1;

@@ -152,7 +152,11 @@ void cbase_hooks_init(cbase_state *st);
  * access has to be used; or -1. */
 int cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks);
 
-/* ---- errors.c: `except` and `finally` blocks ---- */
+/* ---- errors.c: raising, `except` and `finally` ---- */
+
+/* PyErr_Format, for messages that contain a repr() or str(): what that raises is raised instead,
+ * which PyErr_Format does not do on 3.10. */
+void cbase_raise(PyObject *type, const char *format, ...);
 
 /* The exception that a block handles, and what was being handled outside of it. */
 typedef struct {

@@ -1,5 +1,20 @@
-/* `except` and `finally` blocks in C, visible to Python code called from inside them. */
+/* Raising exceptions, and `except` and `finally` blocks in C, visible to Python code called from
+ * inside them. */
 #include "cbase.h"
+
+void
+cbase_raise(PyObject *type, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    PyObject *message = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    if (message != NULL) {
+        PyErr_SetObject(type, message);
+        Py_DECREF(message);
+    }
+}
 
 void
 cbase_except_enter(cbase_except *block)
