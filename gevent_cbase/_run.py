@@ -38,7 +38,9 @@ def run_code(source, args):
 def run_path(path, args):
     """``python path args``: a script, compiled or not, or a folder or archive with __main__."""
     sys.argv[:] = [path, *args]
-    filename = os.path.join(os.getcwd(), path) if path else os.getcwd()
+    filename = os.path.join(os.getcwd(), path)
+    if not path and sys.version_info >= (3, 11):
+        filename = os.getcwd()
     if pkgutil.get_importer(filename) is not None:
         _set_path0(filename, always=True)
         _new_main()

@@ -125,7 +125,6 @@ static int
 pause_somehow(cbase_state *st, PyObject *self)
 {
     PyObject *started = PyObject_GetAttr(self, st->s_started);
-    PyObject *delay = NULL;
 
     if (started == NULL) {
         return -1;
@@ -138,16 +137,12 @@ pause_somehow(cbase_state *st, PyObject *self)
     if (cbase_run(self, st->s_stop_accepting) < 0) {
         return -1;
     }
-    delay = PyObject_GetAttr(self, st->s_delay);
-    if (delay != NULL && PyNumber_Check(delay)) {
-        result = start_timer(st, self, delay);
+    int pause = pauses(st, self);
+    if (pause >= 0 && start_timer(st, self, pause ? NULL : st->zero) == 0) {
+        return 0;
     }
-    else {
-        PyErr_Clear(); // a server that has lost its delay waits a second
-        result = start_timer(st, self, st->one);
-    }
-    Py_XDECREF(delay);
-    return result;
+    PyErr_Clear(); // a server whose delay is of no use waits a second
+    return start_timer(st, self, st->one);
 }
 
 void

@@ -45,6 +45,13 @@ class Shown:
     __repr__ = __str__
 
 
+def error_text(function):
+    """The text of the TypeError that *function* raises: CPython words them anew at times."""
+    with pytest.raises(TypeError) as info:
+        function()
+    return str(info.value)
+
+
 class Socket:
     """A socket of which only fileno() is ever used."""
 
@@ -187,8 +194,8 @@ def test_fileno(impl, result, shown):
 
 
 @pytest.mark.parametrize('result, message', [
-    ((1, 2), 'not all arguments converted during string formatting'),
-    ((), 'not enough arguments for format string')], ids=repr)
+    ((1, 2), error_text(lambda: '%s' % (1, 2))),
+    ((), error_text(lambda: '%s' % ()))], ids=['two', 'none'])
 def test_fileno_of_odd_length(impl, result, message):
     """A tuple of another length is the error of %."""
     server = impl.BaseServer(1, handler)
@@ -291,7 +298,7 @@ ADDRESS_IDS = [
     ('', 'address='),
     (None, 'address=None'),
     (Long(('h', 1)), "address=('h', 1)"),
-    (Short('abc'), 'not all arguments converted during string formatting'),
+    (Short('abc'), error_text(lambda: '%s:%s' % ('a', 'b', 'c'))),
     (Shown('shown'), 'address=shown'),
     (Shown(error=LookupError()), '<error>'),
     (Shown(error=KeyError('text')), "'text'"),
@@ -439,7 +446,7 @@ def test_handle_with_odd_names(impl):
 def test_handle_repr_of_another_type(impl):
     """A repr that is no text is the TypeError of repr()."""
     server = impl.BaseServer(1, Shown(5))
-    assert server._formatinfo() == 'address=:1__repr__ returned non-string (type int)'
+    assert server._formatinfo() == 'address=:1' + error_text(lambda: repr(Shown(5)))
 
 
 def test_handle_with_a_grave_error(impl):
