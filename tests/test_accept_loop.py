@@ -1003,7 +1003,8 @@ def test_handler_that_deletes_the_delay(impl):
     with pytest.raises(AttributeError, match="no attribute 'delay'"):
         batch(server)
     begin = ['read', ('close', 1), 'read', ('close', 2), 'read', 'error']
-    assert server.log == begin + resumed(impl, ['io.stop', 'io.close', ('timer', 1), 'timer.start'])
+    assert server.log == begin + resumed(
+        impl, ['io.stop', 'io.close', ('timer', 1), 'timer.start'])
 
 
 def test_handler_that_deletes_the_pool(impl):

@@ -344,7 +344,8 @@ def test_delay_of_a_wrong_type(impl, delay, error):
 def test_max_delay_of_a_wrong_type(impl):
     """Noticed last: the timer is running by then, the delay stays as it was."""
     server = by_hand(impl, [LookupError()], max_delay='1')
-    with pytest.raises(TypeError, match="'<' not supported between instances of 'float' and 'str'"):
+    message = "'<' not supported between instances of 'float' and 'str'"
+    with pytest.raises(TypeError, match=message):
         batch(server)
     assert server.log[:6] == ['read', 'error'] + PAUSE
     assert server.delay == 0.01 and server._timer is server.loop.watcher

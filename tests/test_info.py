@@ -194,8 +194,8 @@ def test_fileno(impl, result, shown):
 
 
 @pytest.mark.parametrize('result, message', [
-    ((1, 2), error_text(lambda: '%s' % (1, 2))),
-    ((), error_text(lambda: '%s' % ()))], ids=['two', 'none'])
+    ((1, 2), error_text(lambda: '%s'.__mod__((1, 2)))),
+    ((), error_text(lambda: '%s'.__mod__(())))], ids=['two', 'none'])
 def test_fileno_of_odd_length(impl, result, message):
     """A tuple of another length is the error of %."""
     server = impl.BaseServer(1, handler)
@@ -298,7 +298,7 @@ ADDRESS_IDS = [
     ('', 'address='),
     (None, 'address=None'),
     (Long(('h', 1)), "address=('h', 1)"),
-    (Short('abc'), error_text(lambda: '%s:%s' % ('a', 'b', 'c'))),
+    (Short('abc'), error_text(lambda: '%s:%s'.__mod__(tuple('abc')))),
     (Shown('shown'), 'address=shown'),
     (Shown(error=LookupError()), '<error>'),
     (Shown(error=KeyError('text')), "'text'"),

@@ -12,8 +12,10 @@ from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.pool import Pool
-from helpers import (LOOPBACK, ask, connect, connect_natively, descriptors, echo, listener, outcome,
-                     read_all, spying, until)
+from helpers import (
+    LOOPBACK, ask, connect, connect_natively, descriptors, echo, listener, outcome, read_all,
+    spying, until,
+)
 
 #: attributes that close() leaves alone
 KEPT = {'_stop_event', '_watcher', '_timer', 'pool', 'family', 'address', 'delay', 'loop'}
