@@ -15,6 +15,7 @@ NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
 #: values of the environment variable GEVENT_CBASE that switch install() off
 OFF = ('0', 'no', 'off', 'false')
 
+_MISSING = object()
 _installed = None
 
 
@@ -28,6 +29,8 @@ class _Installed:
         self.our_classes = weakref.WeakSet(ours.BaseServer.__subclasses__())
         self.our_names = {(id(namespace), name) for namespace, name, _ in
                           _holders([getattr(ours, name) for name in NAMES])}
+        #: what install() changed on our class, as (name, former value or nothing)
+        self.carried = []
         self.our_servers = [weakref.ref(server) for server in _servers(ours.BaseServer)
                             if type(server) is ours.BaseServer]
 
@@ -59,6 +62,7 @@ def install():
             return  # our module was put into sys.modules
         _installed = _Installed({name: getattr(gevents, name) for name in NAMES})
     old = _installed.originals['BaseServer']
+    _carry_patches(old, _installed.carried)
     _replace(old, ours.BaseServer, old.__subclasses__())
     _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
 
@@ -80,6 +84,11 @@ def uninstall():
              keep={id(ref()) for ref in state.our_servers})
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
+    for name, former in reversed(state.carried):
+        if former:
+            setattr(ours.BaseServer, name, *former)
+        else:
+            delattr(ours.BaseServer, name)
 
 
 def is_installed():
@@ -92,6 +101,28 @@ def is_installed():
 
 
 # Classes and instances
+
+def _carry_patches(old, carried):
+    """Set on our class what a program has set on gevent's, as ``BaseServer.max_accept = 1``."""
+    for name, value in list(vars(old).items()):
+        if not _is_gevents(old, name, value):
+            former = vars(ours.BaseServer).get(name, _MISSING)
+            if former is _MISSING or (former is not value and former != value):
+                carried.append((name, () if former is _MISSING else (former,)))
+                setattr(ours.BaseServer, name, value)
+
+
+def _is_gevents(cls, name, value):
+    """Whether the class came with this value."""
+    if name.startswith('__') and name not in vars(ours.BaseServer):
+        return True  # the interpreter's: __firstlineno__ and the like
+    if name in ('__module__', '__dict__', '__weakref__', '__doc__'):
+        return True
+    function = value.fget if isinstance(value, property) else value
+    return (isinstance(function, types.FunctionType)
+            and function.__module__ == cls.__module__
+            and function.__qualname__ == '%s.%s' % (cls.__qualname__, name))
+
 
 def _servers(cls):
     return [server for server in gc.get_objects() if cls in type(server).__mro__]

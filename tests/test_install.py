@@ -524,6 +524,27 @@ def test_instances_of_the_base_class_itself():
 
 
 @in_child
+def test_patches_of_the_class():
+    """What a program has set on gevent's class before install() counts for ours as well."""
+    import gevent.baseserver
+    import gevent_cbase
+    stock, ours = gevent.baseserver.BaseServer, gevent_cbase.BaseServer
+    pristine = dict(vars(ours))
+
+    def do_handle(self, *args):
+        """Mine."""
+    stock.max_accept, stock.min_delay, stock.novelty, stock.do_handle = 1, 0.01, 'x', do_handle
+    for _ in range(2):
+        gevent_cbase.install()
+        gevent_cbase.install()
+        assert (ours.max_accept, ours.min_delay, ours.novelty) == (1, 0.01, 'x')
+        assert ours.do_handle is do_handle and vars(ours)['full'] is pristine['full']
+        gevent_cbase.uninstall()
+        assert dict(vars(ours)) == pristine
+    assert (stock.max_accept, stock.novelty, stock.do_handle) == (1, 'x', do_handle)
+
+
+@in_child
 def test_servers_are_not_kept_alive():
     """Neither by install() nor by uninstall()."""
     import weakref
