@@ -17,7 +17,8 @@ gevent server in it then runs on the accept loop in C.
   --info      print versions and which fast paths are on, and why the others are off
   --help, -h  print this
 
-With GEVENT_CBASE=0 in the environment the program runs on gevent's own class.
+With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
+with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack.
 """
 
 

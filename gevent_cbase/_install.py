@@ -6,7 +6,9 @@ import types
 import warnings
 import weakref
 
+from gevent_cbase import _stream
 from gevent_cbase import baseserver as ours
+from gevent_cbase import datastack as _datastack
 
 #: what gevent.baseserver and gevent_cbase.baseserver both define
 NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
@@ -40,7 +42,7 @@ def disabled():
     return os.environ.get('GEVENT_CBASE', '').strip().lower() in OFF
 
 
-def install():
+def install(*, datastack=True):
     """Make ``gevent.baseserver.BaseServer``, and every class derived from it, ours.
 
     Classes derived already, in gevent or elsewhere, get our class as base, and with them
@@ -49,6 +51,9 @@ def install():
     again, before or after ``gevent.monkey.patch_all()``. Does nothing if the environment
     variable ``GEVENT_CBASE`` is ``0``.
 
+    Also enables the cache of gevent_cbase.datastack, unless *datastack* is false or the
+    environment variable ``GEVENT_CBASE_DATASTACK`` is ``0``.
+
     Warns with RuntimeWarning of each class that refuses the change; it stays on gevent's.
 
     .. versionadded:: 1.0
@@ -56,6 +61,10 @@ def install():
     global _installed
     if disabled():
         return
+    if datastack:
+        _datastack._on_install()
+    if 'gevent.server' in sys.modules:
+        _stream.prepare()
     if _installed is None:
         from gevent import baseserver as gevents
         if gevents.BaseServer is ours.BaseServer:
@@ -70,12 +79,13 @@ def install():
 def uninstall():
     """Undo install(): all of gevent is as if it had never been called.
 
-    Classes derived from our class before install(), and its instances, stay on it. Does
-    nothing if not installed.
+    Classes derived from our class before install(), and its instances, stay on it. Disables
+    the data-stack cache, unless enable() was called. Does nothing if not installed.
 
     .. versionadded:: 1.0
     """
     global _installed
+    _datastack._on_uninstall()
     if _installed is None:
         return
     state, _installed = _installed, None

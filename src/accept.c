@@ -62,8 +62,12 @@ call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     if (hooks == NULL || hooks->do_read == NULL) {
         return cbase_call(self, st->s_do_read);
     }
+    PyObject *result;
+    if (hooks->listener != NULL && cbase_stream_read(st, hooks->listener, &result)) {
+        return result;
+    }
     PyObject *function = Py_NewRef(hooks->do_read);
-    PyObject *result = PyObject_Vectorcall(function, &self, 1, NULL);
+    result = PyObject_Vectorcall(function, &self, 1, NULL);
     Py_DECREF(function);
     return result;
 }
@@ -94,7 +98,7 @@ read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **
         return -1;
     }
     int known = cbase_hooks_get(st, self, hooks);
-    if (known > 0 && (*hooks)->delay_is_reset && PyTuple_CheckExact(*args)) {
+    if (*hooks != NULL && (*hooks)->delay_is_reset && PyTuple_CheckExact(*args)) {
         some = PyTuple_GET_SIZE(*args) > 0;
     }
     else {
@@ -321,11 +325,14 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     if (status < 0) {
         return -1;
     }
-    if (status == 0 || !hooks->never_full) {
-        hooks = NULL; // full() may change everything
+    if (hooks == NULL || !hooks->never_full) {
         status = cbase_ask(self, st->s_full);
         if (status != 0) {
             return status < 0 ? -1 : wait_for_slot(st, self);
+        }
+        status = cbase_hooks_get(st, self, &hooks); // full() may change everything
+        if (status < 0) {
+            return -1;
         }
     }
     status = read_one(st, self, &hooks, &args);

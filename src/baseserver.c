@@ -292,7 +292,7 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
         cbase_except_reraise(&block);
         return -1;
     }
-    return 0;
+    return cbase_stream_find(st);
 }
 
 static PyObject *

@@ -18,7 +18,7 @@
 
 #define CBASE_HOOKS 8 /* servers whose hooks are remembered at a time */
 
-#define CBASE_HOOK_NAMES 8
+#define CBASE_HOOK_NAMES 9
 
 /* hooks.c: what the accept loop calls and reads on one server. Nothing here is owned: the class
  * and the instance dict own it as long as the hooks are valid. */
@@ -40,7 +40,53 @@ typedef struct {
     PyObject *handle;         // `_handle`, or NULL: unknown
     int close_does_nothing;   // `do_close` is BaseServer's
     PyObject *close_function; // `do_close` is this Python function of the class; or NULL
+    PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
 } cbase_hooks;
+
+/* premises.c: Python code of gevent that a native step stands for, as it was when that was
+ * compared. Owned, never freed. */
+#define CBASE_FUNCTIONS 8
+#define CBASE_GLOBALS   4
+
+typedef struct {
+    Py_ssize_t functions, globals; // how many of each
+    struct {
+        PyFunctionObject *object;
+        PyObject *code, *defaults, *kwdefaults;
+    } function[CBASE_FUNCTIONS];
+    struct {
+        PyObject *namespace, *name, *value;
+    } global[CBASE_GLOBALS];
+} cbase_premises;
+
+/* stream.c: the classes and functions of gevent that the native steps work with. Owned, never
+ * freed. */
+enum {
+    CBASE_SOCKET,
+    CBASE_RAW_SOCKET,
+    CBASE_CLOSED_SOCKET,
+    CBASE_STDLIB_SOCKET,
+    CBASE_HUB,
+    CBASE_CLASSES
+};
+
+typedef struct {
+    int looked_for;
+    PyTypeObject *classes[CBASE_CLASSES];  // NULL until they were found to be the known ones
+    unsigned int compared[CBASE_CLASSES];  // their versions when that was found
+    unsigned int looked_at[CBASE_CLASSES]; // their versions when it was last looked for
+    PyTypeObject *base_class;              // _socket.socket
+    PyTypeObject *loop_class, *io_class;   // whose watchers can be kept; NULL: none
+    Py_ssize_t hub, timeout, read_event, write_event, sock, io_refs, closed; // offsets of slots
+    Py_ssize_t closed_slots[5];
+    cbase_premises accept, close;
+    PyObject *do_read, *do_close;
+    PyObject *get_hub, *getdefaulttimeout;
+    PyObject *cancelled;        // what waiters get when their socket is closed
+    PyObject *close_later;      // gevent_cbase._stream._close_later
+    PyObject *failed;           // gevent_cbase._stream.do_read
+    PyObject *close_descriptor; // the function _close_descriptor
+} cbase_stream;
 
 typedef struct {
 #define X(name) PyObject *s_##name;
@@ -60,6 +106,7 @@ typedef struct {
     PyObject *zero, *one, *two;
     PyObject *family_inet, *family_inet6;
     PyObject *all_but_first, *between_ends;  // slice(1, None), slice(1, -1)
+    PyObject *no_args;                       // ()
     PyObject *kw_timeout, *kw_block_timeout; // keyword names of two calls
 
     PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
@@ -69,6 +116,7 @@ typedef struct {
     unsigned long closes;
     PyObject *hook_names[CBASE_HOOK_NAMES]; // borrowed from the names above
     cbase_hooks hooks[CBASE_HOOKS];
+    cbase_stream stream;
 } cbase_state;
 
 /* The state behind `module`, and behind the class that defines the method being called. */
@@ -148,8 +196,8 @@ int cbase_dict_has(PyObject *self, PyObject *name);
 extern PyMethodDef cbase_hooks_functions[];
 
 void cbase_hooks_init(cbase_state *st);
-/* 1 and the hooks of a server, valid until the next call into Python; 0 if ordinary attribute
- * access has to be used; or -1. */
+/* 1 and the hooks of a server, valid until the next call into Python; 0 and NULL if ordinary
+ * attribute access has to be used; or -1 and NULL. */
 int cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks);
 
 /* ---- errors.c: raising, `except` and `finally` ---- */
@@ -208,6 +256,68 @@ extern PyMethodDef cbase_address_functions[];
 
 PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
 
+/* ---- premises.c: is gevent's code still what it was? ---- */
+
+/* functions: a tuple; globals: a tuple of (namespace, name, value). 0 or -1. */
+int cbase_premises_set(cbase_premises *premises, PyObject *functions, PyObject *globals);
+/* 1 or 0; never an exception. */
+int cbase_premises_hold(const cbase_premises *premises);
+
+/* ---- stream.c: accept and close of gevent's stream servers;
+ * sockaddr.c, watchers.c ---- */
+
+#if defined(__linux__) && !defined(CBASE_PORTABLE)
+#define CBASE_HAVE_STREAM 1
+#include <sys/socket.h>
+
+extern PyMethodDef cbase_stream_functions[];
+
+/* Looks for what the native steps need, once gevent.server is loaded. */
+int cbase_stream_find(cbase_state *st);
+/* StreamServer.do_read for this listener: 1 and its result or NULL with an exception, or 0 if
+ * the function itself has to be called. */
+int cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result);
+/* close(*args), if `close` is StreamServer.do_close for a socket of gevent: 1, 0 if it has to be
+ * called, or -1. */
+int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
+
+int cbase_sockaddr_known(int family);
+/* The address as Python has it. `address` is filled with zeros behind its `length`. */
+PyObject *cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length);
+/* watchers.c: io watchers of accepted sockets */
+/* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
+int cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
+/* Whether watchers of a socket that is being closed are as new, and nobody else's. */
+int cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events);
+/* Keeps such watchers for the next socket; steals them. */
+void cbase_watchers_keep(int fd, PyObject *const *events);
+/* Drops all that are kept. */
+void cbase_watchers_drop(void);
+#else
+static inline void
+cbase_watchers_drop(void)
+{
+}
+static inline int
+cbase_stream_find(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+static inline int
+cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
+{
+    (void)st, (void)listener, (void)result;
+    return 0;
+}
+static inline int
+cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
+{
+    (void)st, (void)close, (void)args;
+    return 0;
+}
+#endif
+
 /* ---- run.c: for python -m gevent_cbase ---- */
 extern PyMethodDef cbase_run_functions[];
 
@@ -215,6 +325,12 @@ extern PyMethodDef cbase_run_functions[];
 extern PyMethodDef cbase_lifecycle_methods[];
 extern PyMethodDef cbase_info_methods[];
 extern PyMethodDef cbase_info_properties[];
+
+/* ---- datastack.c: the cache of data-stack chunks ---- */
+#if !defined(_WIN32)
+#define CBASE_HAVE_DATASTACK 1
+extern PyMethodDef cbase_datastack_functions[];
+#endif
 
 /* ---- baseserver.c: the type ---- */
 

@@ -78,4 +78,17 @@ compat_type_dict(PyTypeObject *type)
 #endif
 }
 
+/* PyTypeObject.tp_version_tag, which is another one whenever the class or one of its bases has
+ * changed; 0 if it has none until the next look-up. */
+static inline unsigned int
+compat_type_version(PyTypeObject *type)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) {
+        return 0;
+    }
+#endif
+    return type->tp_version_tag;
+}
+
 #endif

@@ -23,22 +23,34 @@ cbase_call_star(PyObject *function, PyObject *args)
     return result;
 }
 
+/* close(*args) */
+static PyObject *
+call_close(cbase_state *st, PyObject *close, PyObject *args)
+{
+    int done = cbase_stream_close(st, close, args);
+
+    if (done != 0) {
+        return done < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return cbase_call_star(close, args);
+}
+
 /* close(*args) for a `finally` or `except` block with an exception set: that exception again,
  * or the one of close(). Always NULL. */
 static PyObject *
-close_and_reraise(PyObject *close, PyObject *args)
+close_and_reraise(cbase_state *st, PyObject *close, PyObject *args)
 {
     cbase_except block;
 
     cbase_except_enter(&block);
-    Py_XDECREF(cbase_call_star(close, args));
+    Py_XDECREF(call_close(st, close, args));
     cbase_except_reraise(&block);
     return NULL;
 }
 
 /* try: return handle(*args) finally: close(*args). `close` may be NULL: nothing to do. */
 static PyObject *
-handle_and_close(PyObject *handle, PyObject *close, PyObject *args)
+handle_and_close(cbase_state *st, PyObject *handle, PyObject *close, PyObject *args)
 {
     PyObject *result = cbase_call_star(handle, args);
 
@@ -46,9 +58,9 @@ handle_and_close(PyObject *handle, PyObject *close, PyObject *args)
         return result;
     }
     if (result == NULL) {
-        return close_and_reraise(close, args);
+        return close_and_reraise(st, close, args);
     }
-    PyObject *closed = cbase_call_star(close, args);
+    PyObject *closed = call_close(st, close, args);
     if (closed == NULL) {
         Py_DECREF(result);
         return NULL;
@@ -116,14 +128,14 @@ cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
         return -1;
     }
     if (p.spawn == Py_None) {
-        result = handle_and_close(p.handle, p.close, args);
+        result = handle_and_close(st, p.handle, p.close, args);
     }
     else {
         PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
         result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
     }
     if (result == NULL && p.close != NULL) {
-        (void)close_and_reraise(p.close, args);
+        (void)close_and_reraise(st, p.close, args);
     }
     int failed = result == NULL;
     Py_XDECREF(result);
@@ -165,7 +177,6 @@ handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t n
         "_handle_and_close_when_done", 3, {"handle", "close", "args_tuple", NULL}};
     PyObject *given[3];
 
-    (void)module;
     if (cbase_parse(&params, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
@@ -173,7 +184,7 @@ handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t n
     PyObject *handle = Py_NewRef(given[0]);
     PyObject *close = Py_NewRef(given[1]);
     PyObject *args_tuple = Py_NewRef(given[2]);
-    PyObject *result = handle_and_close(handle, close, args_tuple);
+    PyObject *result = handle_and_close(cbase_module_state(module), handle, close, args_tuple);
     Py_DECREF(args_tuple);
     Py_DECREF(close);
     Py_DECREF(handle);

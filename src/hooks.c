@@ -15,19 +15,6 @@
  */
 #include "cbase.h"
 
-/* ---- has the class changed? ---- */
-
-static unsigned int
-version_of(PyTypeObject *type)
-{
-#if PY_VERSION_HEX < 0x030C0000
-    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) {
-        return 0;
-    }
-#endif
-    return type->tp_version_tag;
-}
-
 /* ---- has the dict changed? ---- */
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -117,7 +104,7 @@ stamp_of(PyObject *dict)
 /* ---- what the class has ---- */
 
 /* The order of cbase_hooks.in_class. */
-enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE };
+enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET };
 
 /* No other keys than exact str: looking one up then runs no Python code. */
 static int
@@ -234,6 +221,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
     {
         h->do_read = h->in_class[DO_READ];
     }
+    h->listener = h->do_read != NULL && h->do_read == st->stream.do_read ? in_dict[SOCKET] : NULL;
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(h, in_dict, MIN_DELAY);
     h->own_do_handle = is_own(h, in_dict, DO_HANDLE, st->own_do_handle);
@@ -260,7 +248,7 @@ cbase_hooks_init(cbase_state *st)
     PyObject *names[CBASE_HOOK_NAMES] = {
         [FULL] = st->s_full,      [DO_READ] = st->s_do_read,     [MIN_DELAY] = st->s_min_delay,
         [DELAY] = st->s_delay,    [DO_HANDLE] = st->s_do_handle, [SPAWN] = st->s__spawn,
-        [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,
+        [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,   [SOCKET] = st->s_socket,
     };
 
     memcpy(st->hook_names, names, sizeof(names));
@@ -290,9 +278,10 @@ int
 cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
 {
     PyTypeObject *type = Py_TYPE(self);
-    unsigned int version = version_of(type);
+    unsigned int version = compat_type_version(type);
     cbase_hooks *h = &st->hooks[((uintptr_t)self >> 4) % CBASE_HOOKS];
 
+    *hooks = NULL;
     if (version == 0) {
         return 0; // the next ordinary look-up gives the class one
     }
@@ -311,6 +300,8 @@ cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
         result = read_instance(st, self, dict, h);
     }
     Py_DECREF(dict);
-    *hooks = h;
+    if (result > 0) {
+        *hooks = h;
+    }
     return result;
 }

@@ -208,6 +208,7 @@ forget(cbase_state *st, PyObject *self)
         }
     }
     st->closes++;
+    cbase_watchers_drop();
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
         return -1;

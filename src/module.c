@@ -46,6 +46,7 @@ make_constants(cbase_state *st)
                    || (st->all_but_first = slice(st->one, 0)) == NULL
                    || (st->between_ends = slice(st->one, -1)) == NULL
                    || (st->address_any = PyUnicode_FromString("")) == NULL
+                   || (st->no_args = PyTuple_New(0)) == NULL
                    || (st->kw_timeout = PyTuple_Pack(1, st->s_timeout)) == NULL
                    || (st->kw_block_timeout = PyTuple_Pack(2, st->s_block, st->s_timeout)) == NULL
                ? -1
@@ -66,6 +67,16 @@ import_gevent(cbase_state *st)
                : 0;
 }
 
+static PyMethodDef *const functions[] = {
+    cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions, cbase_run_functions,
+#ifdef CBASE_HAVE_STREAM
+    cbase_stream_functions,
+#endif
+#ifdef CBASE_HAVE_DATASTACK
+    cbase_datastack_functions,
+#endif
+};
+
 static int
 module_exec(PyObject *module)
 {
@@ -74,13 +85,13 @@ module_exec(PyObject *module)
     /* Greenlets with server methods on their stack may outlive the interpreter's clean-up of
      * modules: the module, and with it all that the state owns, is never freed. */
     Py_INCREF(module);
-    if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0
-        || PyModule_AddFunctions(module, cbase_address_functions) < 0
-        || PyModule_AddFunctions(module, cbase_handle_functions) < 0
-        || PyModule_AddFunctions(module, cbase_hooks_functions) < 0
-        || PyModule_AddFunctions(module, cbase_run_functions) < 0)
-    {
+    if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0) {
         return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(functions); i++) {
+        if (PyModule_AddFunctions(module, functions[i]) < 0) {
+            return -1;
+        }
     }
     cbase_hooks_init(st);
     st->handle_and_close = PyObject_GetAttrString(module, "_handle_and_close_when_done");

@@ -6,6 +6,7 @@
 #define CBASE_NAMES_H
 
 #define CBASE_NAMES(X)                                                                            \
+    X(GeventSocket)                                                                               \
     X(__dict__)                                                                                   \
     X(__name__)                                                                                   \
     X(__self__)                                                                                   \
@@ -22,9 +23,11 @@
     X(address)                                                                                    \
     X(args)                                                                                       \
     X(block)                                                                                      \
+    X(cancel_waits_close_and_then)                                                                \
     X(clear)                                                                                      \
     X(close)                                                                                      \
     X(closed)                                                                                     \
+    X(closing_fd)                                                                                 \
     X(delay)                                                                                      \
     X(do_close)                                                                                   \
     X(do_handle)                                                                                  \

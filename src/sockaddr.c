@@ -1,0 +1,91 @@
+/* Addresses of clients, built exactly as the accept() of CPython's socket module builds them. */
+#include "cbase.h"
+
+#ifdef CBASE_HAVE_STREAM
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/un.h>
+
+int
+cbase_sockaddr_known(int family)
+{
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+/* 'a.b.c.d'; inet_ntop() does it through printf, which shows in profiles. */
+static PyObject *
+ipv4_host(const struct in_addr *in)
+{
+    const unsigned char *bytes = (const unsigned char *)&in->s_addr;
+    char text[INET_ADDRSTRLEN], *end = text;
+
+    for (int i = 0; i < 4; i++) {
+        unsigned int byte = bytes[i];
+        if (byte >= 100) {
+            *end++ = (char)('0' + byte / 100);
+        }
+        if (byte >= 10) {
+            *end++ = (char)('0' + byte / 10 % 10);
+        }
+        *end++ = (char)('0' + byte % 10);
+        *end++ = '.';
+    }
+    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, end - 1 - text);
+}
+
+static PyObject *
+ipv4_address(const struct sockaddr_in *address)
+{
+    PyObject *host = ipv4_host(&address->sin_addr);
+    PyObject *port = host == NULL ? NULL : PyLong_FromLong(ntohs(address->sin_port));
+    PyObject *pair = port == NULL ? NULL : PyTuple_Pack(2, host, port);
+
+    Py_XDECREF(port);
+    Py_XDECREF(host);
+    return pair;
+}
+
+static PyObject *
+ipv6_address(const struct sockaddr_in6 *address)
+{
+    char host[INET6_ADDRSTRLEN];
+
+    if (inet_ntop(AF_INET6, &address->sin6_addr, host, sizeof(host)) == NULL) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return Py_BuildValue("siII", host, (int)ntohs(address->sin6_port),
+                         (unsigned int)ntohl(address->sin6_flowinfo),
+                         (unsigned int)address->sin6_scope_id);
+}
+
+static PyObject *
+unix_address(const struct sockaddr_un *address, socklen_t length)
+{
+    size_t path = (size_t)length - offsetof(struct sockaddr_un, sun_path);
+
+    if (path > 0 && address->sun_path[0] == 0) { // abstract
+        return PyBytes_FromStringAndSize(address->sun_path, (Py_ssize_t)path);
+    }
+    return PyUnicode_DecodeFSDefault(address->sun_path);
+}
+
+PyObject *
+cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length)
+{
+    if (length == 0) {
+        return Py_NewRef(Py_None); // a peer without any address
+    }
+    switch (address->ss_family) {
+    case AF_INET:
+        return ipv4_address((const struct sockaddr_in *)address);
+    case AF_INET6:
+        return ipv6_address((const struct sockaddr_in6 *)address);
+    default:
+        return unix_address((const struct sockaddr_un *)address, length);
+    }
+}
+
+#endif

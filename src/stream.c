@@ -1,0 +1,607 @@
+/* Native steps for stream servers: what gevent.server.StreamServer's do_read and do_close do for
+ * a socket of gevent, without a Python frame and without a system call that is not needed.
+ *
+ * Each step is taken only where the Python code it stands for is known to be what would run:
+ * gevent_cbase._stream compares that code and hands its parts to stream_prepare(), again when one
+ * of the classes has changed; what may change otherwise is looked at here each time. In all other
+ * cases the step reports that it does not apply, and the Python code runs.
+ *
+ * CAUTION: writes the fields of CPython's socket object, and the slots of gevent's. Offsets of
+ * the slots are read from their descriptors; the layout of the socket object is checked against
+ * real sockets when the step is prepared. tests/test_stream.py compares the results slot by slot.
+ */
+#include "cbase.h"
+
+#ifdef CBASE_HAVE_STREAM
+
+#include <errno.h>
+#include <string.h>
+#include <structmember.h>
+#include <unistd.h>
+
+/* The beginning of PySocketSockObject. */
+typedef struct {
+    PyObject_HEAD int fd;
+    int family;
+    int type;
+    int proto;
+    PyObject *(*errorhandler)(void);
+    int64_t timeout; // nanoseconds; 0: non-blocking
+} raw_socket;
+
+static PyObject **
+slot(PyObject *obj, Py_ssize_t offset)
+{
+    return (PyObject **)((char *)obj + offset);
+}
+
+/* Sets a slot to a value, which is stolen. */
+static void
+set_slot(PyObject *obj, Py_ssize_t offset, PyObject *value)
+{
+    Py_XSETREF(*slot(obj, offset), value);
+}
+
+/* ---- is it still gevent's own? ---- */
+
+static void
+read_versions(const cbase_stream *s, unsigned int *versions)
+{
+    for (int i = 0; i < CBASE_CLASSES; i++) {
+        versions[i] = compat_type_version(s->classes[i]);
+    }
+}
+
+static int
+same_versions(const unsigned int *one, const unsigned int *other)
+{
+    return memcmp(one, other, CBASE_CLASSES * sizeof(*one)) == 0;
+}
+
+/* gevent_cbase._stream.prepare(): 0 or -1 */
+static int
+call_prepare(void)
+{
+    PyObject *module = PyImport_ImportModule("gevent_cbase._stream");
+    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "prepare", NULL);
+
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Whether the classes are the known ones: 1, 0 or -1. Compares them anew if one has changed. */
+static int
+same_classes(cbase_stream *s)
+{
+    unsigned int now[CBASE_CLASSES];
+
+    if (s->classes[0] == NULL) {
+        return 0;
+    }
+    read_versions(s, now);
+    if (same_versions(now, s->compared)) {
+        return 1;
+    }
+    if (same_versions(now, s->looked_at)) {
+        return 0;
+    }
+    if (call_prepare() < 0) {
+        return -1;
+    }
+    read_versions(s, now);
+    memcpy(s->looked_at, now, sizeof(now));
+    return same_versions(now, s->compared);
+}
+
+/* Whether a listener is a socket that the native step can accept from. */
+static int
+is_listener(const cbase_stream *s, PyObject *listener)
+{
+    PyTypeObject *type = Py_TYPE(listener);
+
+    if (type != s->classes[CBASE_RAW_SOCKET] && type != s->classes[CBASE_STDLIB_SOCKET]
+        && type != s->base_class)
+    {
+        return 0;
+    }
+    const raw_socket *raw = (const raw_socket *)listener;
+    return raw->timeout == 0 && cbase_sockaddr_known(raw->family);
+}
+
+/* ---- accept ---- */
+
+/* Raises what accept() raises. In Python, so that there is a traceback to report. */
+static void
+raise_errno(const cbase_stream *s, int error)
+{
+    PyObject *number = PyLong_FromLong(error);
+    PyObject *result = number == NULL ? NULL : PyObject_CallOneArg(s->failed, number);
+
+    Py_XDECREF(number);
+    Py_XDECREF(result);
+}
+
+/* accept4(2): a descriptor, -1 with an exception set, or -2 if there is nobody to accept. */
+static int
+accept_client(const cbase_stream *s, int listener, struct sockaddr_storage *address,
+              socklen_t *length)
+{
+    int fd, error;
+
+    for (;;) {
+        *length = sizeof(*address);
+        memset(address, 0, sizeof(*address));
+        Py_BEGIN_ALLOW_THREADS;
+        fd = accept4(listener, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        error = errno;
+        Py_END_ALLOW_THREADS;
+        if (fd >= 0) {
+            return fd;
+        }
+        if (error == EAGAIN || error == EWOULDBLOCK) {
+            return -2;
+        }
+        if (error != EINTR) {
+            raise_errno(s, error);
+            return -1;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+}
+
+/* _wrefsocket(family, type, proto, fd), made non-blocking. Owns the descriptor from the moment
+ * that it succeeds. */
+static PyObject *
+new_raw_socket(cbase_state *st, const raw_socket *listener, int fd)
+{
+    PyTypeObject *type = st->stream.classes[CBASE_RAW_SOCKET];
+    raw_socket *raw = (raw_socket *)type->tp_new(type, st->no_args, NULL);
+
+    if (raw == NULL) {
+        return NULL;
+    }
+    if (PySys_Audit("socket.__new__", "Oiii", (PyObject *)raw, listener->family, listener->type,
+                    listener->proto)
+        < 0)
+    {
+        Py_DECREF(raw);
+        return NULL;
+    }
+    raw->family = listener->family;
+    raw->type = listener->type;
+    raw->proto = listener->proto;
+    raw->timeout = 0;
+    raw->fd = fd;
+    return (PyObject *)raw;
+}
+
+/* gevent.socket.socket(family, type, proto, fileno=fd) for `raw`, which is stolen. */
+static PyObject *
+new_socket(cbase_state *st, PyObject *raw)
+{
+    const cbase_stream *s = &st->stream;
+    PyTypeObject *type = s->classes[CBASE_SOCKET];
+    PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
+
+    hub = PyObject_CallNoArgs(s->get_hub);
+    if (hub == NULL || (loop = PyObject_GetAttr(hub, st->s_loop)) == NULL
+        || cbase_watchers_make(st, loop, ((raw_socket *)raw)->fd, events) < 0
+        || (timeout = PyObject_CallNoArgs(s->getdefaulttimeout)) == NULL)
+    {
+        goto done;
+    }
+    sock = type->tp_alloc(type, 0);
+    if (sock == NULL) {
+        goto done;
+    }
+    set_slot(sock, s->hub, Py_NewRef(hub));
+    set_slot(sock, s->timeout, Py_NewRef(timeout));
+    set_slot(sock, s->read_event, Py_NewRef(events[0]));
+    set_slot(sock, s->write_event, Py_NewRef(events[1]));
+    set_slot(sock, s->sock, Py_NewRef(raw));
+    set_slot(sock, s->io_refs, Py_NewRef(st->zero));
+    set_slot(sock, s->closed, Py_NewRef(Py_False));
+done:
+    Py_XDECREF(timeout);
+    Py_XDECREF(events[1]);
+    Py_XDECREF(events[0]);
+    Py_XDECREF(loop);
+    Py_XDECREF(hub);
+    Py_DECREF(raw);
+    return sock;
+}
+
+/* The pair (socket, address) for an accepted descriptor, which is owned from here on. */
+static PyObject *
+new_connection(cbase_state *st, const raw_socket *listener, int fd,
+               const struct sockaddr_storage *address, socklen_t length)
+{
+    PyObject *pair = NULL, *sock = NULL;
+    PyObject *peer = cbase_sockaddr(address, length);
+    PyObject *raw = peer == NULL ? NULL : new_raw_socket(st, listener, fd);
+
+    if (raw == NULL) {
+        close(fd);
+        Py_XDECREF(peer);
+        return NULL;
+    }
+    sock = new_socket(st, raw);
+    if (sock != NULL) {
+        pair = PyTuple_Pack(2, sock, peer);
+    }
+    Py_XDECREF(sock);
+    Py_DECREF(peer);
+    return pair;
+}
+
+int
+cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
+{
+    cbase_stream *s = &st->stream;
+    struct sockaddr_storage address;
+    socklen_t length;
+
+    *result = NULL;
+    Py_INCREF(listener);
+    int known = same_classes(s);
+    if (known > 0) {
+        known = is_listener(s, listener) && cbase_premises_hold(&s->accept);
+    }
+    if (known > 0) {
+        int fd = accept_client(s, ((raw_socket *)listener)->fd, &address, &length);
+        if (fd >= 0) {
+            *result = new_connection(st, (raw_socket *)listener, fd, &address, length);
+        }
+        else if (fd == -2) {
+            *result = Py_NewRef(Py_None);
+        }
+    }
+    Py_DECREF(listener);
+    return known != 0;
+}
+
+/* ---- close ---- */
+
+/* _closedsocket(family, type, proto, fileno, 'closed') */
+static PyObject *
+new_closed_socket(cbase_state *st, const raw_socket *raw)
+{
+    const cbase_stream *s = &st->stream;
+    PyTypeObject *type = s->classes[CBASE_CLOSED_SOCKET];
+    PyObject *closed = type->tp_alloc(type, 0);
+    int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
+
+    for (int i = 0; closed != NULL && i < 4; i++) {
+        PyObject *value = PyLong_FromLong(values[i]);
+        if (value == NULL) {
+            Py_CLEAR(closed);
+        }
+        else {
+            set_slot(closed, s->closed_slots[i], value);
+        }
+    }
+    if (closed != NULL) {
+        set_slot(closed, s->closed_slots[4], Py_NewRef(st->s_closed));
+    }
+    return closed;
+}
+
+/* Closes the descriptor, at once unless the loop still needs it: _drop_ref_on_close(). */
+static int
+close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
+{
+    PyObject *loop = PyObject_GetAttr(hub, st->s_loop);
+    PyObject *fd = loop == NULL ? NULL : cbase_call(raw, st->s_fileno);
+    PyObject *defer = fd == NULL ? NULL : cbase_call_one(loop, st->s_closing_fd, fd);
+    PyObject *result = NULL;
+    int later = defer == NULL ? -1 : PyObject_IsTrue(defer);
+
+    if (later > 0) {
+        PyObject *call[2] = {loop, raw};
+        result = PyObject_Vectorcall(st->stream.close_later, call, 2, NULL);
+    }
+    else if (later == 0) {
+        result = cbase_call(raw, st->s_close);
+    }
+    Py_XDECREF(defer);
+    Py_XDECREF(fd);
+    Py_XDECREF(loop);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static PyObject *
+close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes a hub and a socket");
+        return NULL;
+    }
+    PyObject *hub = Py_NewRef(args[0]), *raw = Py_NewRef(args[1]);
+    int result = close_raw(cbase_module_state(module), hub, raw);
+    Py_DECREF(raw);
+    Py_DECREF(hub);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* hub.cancel_waits_close_and_then(events, ...) with the descriptor closed in the end. */
+static int
+close_watched(cbase_state *st, PyObject *hub, PyObject *raw, PyObject *const *events)
+{
+    const cbase_stream *s = &st->stream;
+    PyObject *pair = PyTuple_Pack(2, events[0], events[1]);
+
+    if (pair == NULL) {
+        return -1;
+    }
+    PyObject *args[6] = {hub, pair, s->cancelled, s->close_descriptor, hub, raw};
+    PyObject *done = PyObject_VectorcallMethod(st->s_cancel_waits_close_and_then, args, 6, NULL);
+    Py_DECREF(pair);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* Whether nothing has to be done about the watchers: nobody waits for them, so that the hub
+ * would only close them, and they can be kept for the server's next connection. */
+static int
+are_watchers_idle(cbase_state *st, PyObject *server, PyObject *hub, int fd,
+                  PyObject *const *events)
+{
+    return cbase_watchers_are_new(st, fd, events) && Py_IS_TYPE(hub, st->stream.classes[CBASE_HUB])
+           && cbase_dict_has(hub, st->s_cancel_waits_close_and_then) == 0
+           && cbase_dict_has(server, st->s_socket) > 0;
+}
+
+/* What socket.close() does when no file made from the socket is open: the waiters on its
+ * watchers are cancelled, the watchers closed, and the descriptor. */
+static int
+close_socket(cbase_state *st, PyObject *server, PyObject *sock, PyObject *raw)
+{
+    const cbase_stream *s = &st->stream;
+    int fd = ((raw_socket *)raw)->fd, result;
+    PyObject *closed = new_closed_socket(st, (raw_socket *)raw);
+
+    if (closed == NULL) {
+        return -1;
+    }
+    PyObject *hub = Py_NewRef(*slot(sock, s->hub));
+    PyObject *events[2] = {*slot(sock, s->read_event), *slot(sock, s->write_event)}; // owned now
+    *slot(sock, s->read_event) = Py_NewRef(Py_None);
+    *slot(sock, s->write_event) = Py_NewRef(Py_None);
+    if (are_watchers_idle(st, server, hub, fd, events)) {
+        cbase_watchers_keep(fd, events);
+        result = close_raw(st, hub, raw);
+    }
+    else {
+        result = close_watched(st, hub, raw, events);
+        Py_DECREF(events[0]);
+        Py_DECREF(events[1]);
+    }
+    if (result == 0) {
+        set_slot(sock, s->sock, Py_NewRef(closed));
+    }
+    Py_DECREF(hub);
+    Py_DECREF(closed);
+    return result;
+}
+
+int
+cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
+{
+    cbase_stream *s = &st->stream;
+
+    if (!Py_IS_TYPE(close, &PyMethod_Type) || PyMethod_GET_FUNCTION(close) != s->do_close
+        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) < 1)
+    {
+        return 0;
+    }
+    int known = same_classes(s);
+    if (known <= 0) {
+        return known;
+    }
+    PyObject *sock = PyTuple_GET_ITEM(args, 0); // borrowed from args
+    if (!Py_IS_TYPE(sock, s->classes[CBASE_SOCKET]) || !cbase_premises_hold(&s->close)) {
+        return 0;
+    }
+    PyObject *raw = *slot(sock, s->sock);
+    PyObject *io_refs = *slot(sock, s->io_refs);
+    if (raw == NULL || !Py_IS_TYPE(raw, s->classes[CBASE_RAW_SOCKET]) || io_refs != st->zero
+        || *slot(sock, s->hub) == NULL || *slot(sock, s->read_event) == NULL
+        || *slot(sock, s->write_event) == NULL)
+    {
+        return 0;
+    }
+    Py_INCREF(raw);
+    set_slot(sock, s->closed, Py_NewRef(Py_True));
+    int result = close_socket(st, PyMethod_GET_SELF(close), sock, raw);
+    Py_DECREF(raw);
+    return result < 0 ? -1 : 1;
+}
+
+/* ---- preparation ---- */
+
+/* Whether a real socket has the layout that raw_socket assumes. */
+static PyObject *
+has_known_layout(PyObject *module, PyObject *args)
+{
+    PyObject *sock;
+    int fd, family, type, proto;
+    long long timeout;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OiiiiL:_has_known_layout", &sock, &fd, &family, &type, &proto,
+                          &timeout))
+    {
+        return NULL;
+    }
+    if (Py_TYPE(sock)->tp_basicsize < (Py_ssize_t)sizeof(raw_socket)) {
+        Py_RETURN_FALSE;
+    }
+    const raw_socket *raw = (const raw_socket *)sock;
+    return PyBool_FromLong(raw->fd == fd && raw->family == family && raw->type == type
+                           && raw->proto == proto && raw->timeout == timeout);
+}
+
+/* Where instances of a class keep the slot `name`: an offset, or -1 with an exception. */
+static Py_ssize_t
+slot_offset(PyTypeObject *type, const char *name)
+{
+    PyObject *descr = PyObject_GetAttrString((PyObject *)type, name);
+    Py_ssize_t offset = -1;
+
+    if (descr == NULL) {
+        return -1;
+    }
+    if (Py_IS_TYPE(descr, &PyMemberDescr_Type)) {
+        offset = ((PyMemberDescrObject *)descr)->d_member->offset;
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", type->tp_name, name);
+    }
+    Py_DECREF(descr);
+    return offset;
+}
+
+static int
+find_slots(cbase_stream *s, PyTypeObject *socket, PyTypeObject *closed_socket)
+{
+    static const char *const closed_names[] = {"family", "type", "proto", "orig_fileno",
+                                               "description"};
+    struct {
+        const char *name;
+        Py_ssize_t *offset;
+    } slots[] = {{"hub", &s->hub},
+                 {"timeout", &s->timeout},
+                 {"_read_event", &s->read_event},
+                 {"_write_event", &s->write_event},
+                 {"_sock", &s->sock},
+                 {"_io_refs", &s->io_refs},
+                 {"_closed", &s->closed}};
+
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(slots); i++) {
+        if ((*slots[i].offset = slot_offset(socket, slots[i].name)) < 0) {
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(closed_names); i++) {
+        if ((s->closed_slots[i] = slot_offset(closed_socket, closed_names[i])) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The classes in a tuple, each with a version: 0 or -1. */
+static int
+set_classes(cbase_stream *s, PyObject *classes)
+{
+    for (int i = 0; i < CBASE_CLASSES; i++) {
+        PyObject *cls = PyTuple_GET_ITEM(classes, i);
+        if (!PyType_Check(cls)) {
+            PyErr_Format(PyExc_TypeError, "%R is no class", cls);
+            return -1;
+        }
+        PyObject *found = PyObject_GetAttrString(cls, "__init__"); // gives it a version
+        Py_XDECREF(found);
+        if (found == NULL) {
+            return -1;
+        }
+        if (compat_type_version((PyTypeObject *)cls) == 0) {
+            PyErr_Format(PyExc_RuntimeError, "%R has no version", cls);
+            return -1;
+        }
+    }
+    for (int i = 0; i < CBASE_CLASSES; i++) {
+        s->classes[i] = (PyTypeObject *)Py_NewRef(PyTuple_GET_ITEM(classes, i));
+    }
+    s->base_class = s->classes[CBASE_RAW_SOCKET]->tp_base;
+    read_versions(s, s->compared);
+    return 0;
+}
+
+/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+static PyObject *
+stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {
+        "classes",          "loop_class",        "io_class",        "do_read",       "do_close",
+        "get_hub",          "getdefaulttimeout", "cancelled",       "close_later",   "failed",
+        "accept_functions", "accept_globals",    "close_functions", "close_globals", NULL};
+    cbase_stream *s = &cbase_module_state(module)->stream;
+    cbase_stream given = *s;
+    PyObject *classes, *functions[2], *globals[2];
+
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$O!O!O!OOOOOOOO!O!O!O!:_stream_prepare", names, &PyTuple_Type, &classes,
+            &PyType_Type, &given.loop_class, &PyType_Type, &given.io_class, &given.do_read,
+            &given.do_close, &given.get_hub, &given.getdefaulttimeout, &given.cancelled,
+            &given.close_later, &given.failed, &PyTuple_Type, &functions[0], &PyTuple_Type,
+            &globals[0], &PyTuple_Type, &functions[1], &PyTuple_Type, &globals[1]))
+    {
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(classes) != CBASE_CLASSES
+        || find_slots(&given, (PyTypeObject *)PyTuple_GET_ITEM(classes, CBASE_SOCKET),
+                      (PyTypeObject *)PyTuple_GET_ITEM(classes, CBASE_CLOSED_SOCKET))
+               < 0
+        || cbase_premises_set(&given.accept, functions[0], globals[0]) < 0
+        || cbase_premises_set(&given.close, functions[1], globals[1]) < 0
+        || (given.close_descriptor == NULL
+            && (given.close_descriptor = PyObject_GetAttrString(module, "_close_descriptor"))
+                   == NULL)
+        || set_classes(&given, classes) < 0)
+    {
+        return NULL;
+    }
+    PyObject *const owned[] = {(PyObject *)given.loop_class,
+                               (PyObject *)given.io_class,
+                               given.do_read,
+                               given.do_close,
+                               given.get_hub,
+                               given.getdefaulttimeout,
+                               given.cancelled,
+                               given.close_later,
+                               given.failed};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
+        Py_INCREF(owned[i]); // what was there before stays alive: it may be in use
+    }
+    *s = given;
+    Py_RETURN_NONE;
+}
+
+int
+cbase_stream_find(cbase_state *st)
+{
+    if (st->stream.looked_for) {
+        return 0;
+    }
+    PyObject *name = PyUnicode_FromString("gevent.server");
+    if (name == NULL) {
+        return -1;
+    }
+    int loaded = PyMapping_HasKey(PyImport_GetModuleDict(), name);
+    Py_DECREF(name);
+    if (!loaded) {
+        return 0;
+    }
+    st->stream.looked_for = 1;
+    return call_prepare();
+}
+
+PyMethodDef cbase_stream_functions[] = {
+    {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
+     PyDoc_STR("_close_descriptor($module, hub, sock, /)\n--\n\n"
+               "Close a socket, at once or when the loop has done with its descriptor.")},
+    {"_has_known_layout", has_known_layout, METH_VARARGS,
+     PyDoc_STR("_has_known_layout($module, sock, fd, family, type, proto, timeout, /)\n--\n\n"
+               "Whether a socket object of CPython keeps these values where they are expected.")},
+    {"_stream_prepare", (PyCFunction)(void (*)(void))stream_prepare, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_stream_prepare($module, /, **parts)\n--\n\n"
+               "Switch the native steps of stream servers on; for gevent_cbase._stream.")},
+    {NULL, NULL, 0, NULL},
+};
+
+#endif

@@ -1,0 +1,169 @@
+/* Io watchers of accepted sockets, used again for the next socket with the same descriptor.
+ *
+ * Every socket of gevent has two io watchers of its own. Most handlers never wait, or have
+ * stopped waiting, when the socket is closed; then its watchers are as new, and since the system
+ * gives out the lowest free descriptor, the next connection needs just these: same loop, same
+ * descriptor, same events.
+ *
+ * A watcher is kept only if nobody else refers to it and its bytes, behind the object header, are
+ * those that it was born with: there is no other state in which two watchers could differ.
+ * Only those of gevent's libev loop in C are looked at: others hold native handles that have to
+ * be closed.
+ *
+ * Kept watchers keep their loop. So they are dropped whenever a server closes, and there are no
+ * more than two for each descriptor below DESCRIPTORS.
+ */
+#include "cbase.h"
+
+#ifdef CBASE_HAVE_STREAM
+
+#define DESCRIPTORS 1024
+#define MAX_BYTES   256 /* of a watcher: 144 in gevent 25.9 to 26.9 on x86-64 */
+
+typedef struct {
+    PyObject *loop;    // borrowed, as what follows: only compared
+    PyObject *born[2]; // the watchers that were made last
+    unsigned char bytes[2][MAX_BYTES];
+    PyObject *kept[2]; // owned; both or none
+} place;
+
+static place *places[DESCRIPTORS];
+static int kept; // places that keep something
+
+static size_t
+size_of(const PyObject *watcher)
+{
+    return (size_t)Py_TYPE(watcher)->tp_basicsize - sizeof(PyObject);
+}
+
+static const void *
+bytes_of(const PyObject *watcher)
+{
+    return (const char *)watcher + sizeof(PyObject);
+}
+
+/* loop.io(fd, events) */
+static PyObject *
+new_watcher(cbase_state *st, PyObject *loop, int fd, PyObject *events)
+{
+    PyObject *number = PyLong_FromLong(fd), *watcher = NULL;
+
+    if (number != NULL) {
+        PyObject *args[3] = {loop, number, events};
+        watcher = PyObject_VectorcallMethod(st->s_io, args, 3, NULL);
+        Py_DECREF(number);
+    }
+    return watcher;
+}
+
+/* Whether watchers made by this loop can be compared by their bytes. */
+static int
+is_known_loop(const cbase_state *st, PyObject *loop)
+{
+    return Py_IS_TYPE(loop, st->stream.loop_class);
+}
+
+static int
+are_known(const cbase_state *st, PyObject *const *events)
+{
+    return Py_IS_TYPE(events[0], st->stream.io_class) && Py_IS_TYPE(events[1], st->stream.io_class)
+           && size_of(events[0]) <= MAX_BYTES;
+}
+
+static void
+remember(const cbase_state *st, PyObject *loop, int fd, PyObject *const *events)
+{
+    if (fd >= DESCRIPTORS || !are_known(st, events)) {
+        return;
+    }
+    if (places[fd] == NULL) {
+        places[fd] = PyMem_Calloc(1, sizeof(place));
+        if (places[fd] == NULL) {
+            return; // they will not be kept
+        }
+    }
+    places[fd]->loop = loop;
+    for (int i = 0; i < 2; i++) {
+        places[fd]->born[i] = events[i];
+        memcpy(places[fd]->bytes[i], bytes_of(events[i]), size_of(events[i]));
+    }
+}
+
+static void
+drop(place *p)
+{
+    if (p->kept[0] != NULL) {
+        PyObject *dropped[2] = {p->kept[0], p->kept[1]};
+        p->kept[0] = p->kept[1] = NULL;
+        kept--;
+        Py_DECREF(dropped[0]);
+        Py_DECREF(dropped[1]);
+    }
+}
+
+int
+cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
+{
+    int known = is_known_loop(st, loop);
+
+    if (known && fd < DESCRIPTORS && places[fd] != NULL && places[fd]->kept[0] != NULL) {
+        place *p = places[fd];
+        if (p->loop == loop) { // alive as long as the watchers
+            events[0] = p->kept[0];
+            events[1] = p->kept[1];
+            p->kept[0] = p->kept[1] = NULL;
+            kept--;
+            return 0;
+        }
+        drop(p);
+    }
+    events[0] = new_watcher(st, loop, fd, st->one);
+    events[1] = events[0] == NULL ? NULL : new_watcher(st, loop, fd, st->two);
+    if (events[1] == NULL) {
+        Py_CLEAR(events[0]);
+        return -1;
+    }
+    if (known) {
+        remember(st, loop, fd, events);
+    }
+    return 0;
+}
+
+int
+cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events)
+{
+    if (fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
+        || !are_known(st, events))
+    {
+        return 0;
+    }
+    const place *p = places[fd];
+    for (int i = 0; i < 2; i++) {
+        if (events[i] != p->born[i] || Py_REFCNT(events[i]) != 1
+            || memcmp(bytes_of(events[i]), p->bytes[i], size_of(events[i])) != 0)
+        {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+void
+cbase_watchers_keep(int fd, PyObject *const *events)
+{
+    places[fd]->kept[0] = events[0];
+    places[fd]->kept[1] = events[1];
+    kept++;
+}
+
+void
+cbase_watchers_drop(void)
+{
+    for (int fd = 0; kept > 0 && fd < DESCRIPTORS; fd++) {
+        if (places[fd] != NULL) {
+            drop(places[fd]);
+        }
+    }
+}
+
+#endif
