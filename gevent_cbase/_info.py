@@ -6,15 +6,15 @@ import gevent
 import greenlet
 from gevent import config
 
-from gevent_cbase import _cbase, _install, _stream, datastack
+from gevent_cbase import _install
+from gevent_cbase._fast_paths import FAST_PATHS
 from gevent_cbase._version import __version__
 
 
 def fast_paths():
     """Yield (name, reason) for each fast path; the reason is None if the path is on."""
-    yield 'remembered look-ups', _cbase._hooks_off()
-    yield 'accept and close', _stream.why_off()
-    yield 'data-stack cache', datastack.why_off()
+    for name, why_off in FAST_PATHS.items():
+        yield name, why_off()
 
 
 def lines():

@@ -6,7 +6,7 @@ import types
 import warnings
 import weakref
 
-from gevent_cbase import _stream
+from gevent_cbase import _pool, _stream
 from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
 
@@ -65,6 +65,7 @@ def install(*, datastack=True):
         _datastack._on_install()
     if 'gevent.server' in sys.modules:
         _stream.prepare()
+    _pool.prepare()
     if _installed is None:
         from gevent import baseserver as gevents
         if gevents.BaseServer is ours.BaseServer:

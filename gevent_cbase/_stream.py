@@ -1,15 +1,9 @@
-"""The native steps of stream servers: are they what the installed gevent does?
-
-The C code of ``src/stream.c`` stands for a few functions and classes of gevent. They are
-compared, by their source text, with those it was written for; if one differs, or its source is
-not there to be read, the steps stay off and gevent's own code runs.
-"""
+"""The native steps of stream servers: are they what the installed gevent does? See _premises."""
 import contextlib
-import hashlib
 import os
 import socket
 
-from gevent_cbase import _cbase
+from gevent_cbase import _cbase, _premises, _switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
 KNOWN = {
@@ -37,9 +31,6 @@ KNOWN = {
         '5e71adb2469bd73f9df7234f1be6179a3b7579ccdcdc3caf3c69a675c4bb2770',
 }
 
-#: what makes objects and sets their attributes
-PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
-
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
@@ -53,10 +44,7 @@ def prepare():
     """
     if not hasattr(_cbase, '_stream_prepare'):
         return 'not built on this platform'
-    try:
-        return _prepare()
-    except Exception as ex:
-        return '%s: %s' % (type(ex).__name__, ex)
+    return _switches.why_off('sockets') or _premises.tried(_prepare)
 
 
 def _prepare():
@@ -78,58 +66,59 @@ def _prepare():
         'socket._drop_ref_on_close': sock._drop_ref_on_close,
         '_closedsocket.__init__': closed.__init__,
     }
-    for name, part in {**accept, **close, '_wrefsocket': raw}.items():
-        if _digest(part) != KNOWN[name]:
-            return 'gevent has another %s' % name
-    for cls, base in ((sock, object), (closed, object), (raw, _socket.socket)):
-        for name in PLAIN:
-            if getattr(cls, name) is not getattr(base, name):
-                return 'gevent has another %s.%s' % (cls.__name__, name)
-    for name in ('__init__', '_accept', 'close', 'fileno', 'setblocking'):
-        if getattr(raw, name) is not getattr(_socket.socket, name):
-            return 'gevent has another _wrefsocket.%s' % name
+    reason = (_premises.difference({**accept, **close, '_wrefsocket': raw}, KNOWN)
+              or _premises.not_plain(sock, object)
+              or _premises.not_plain(closed, object)
+              or _premises.not_plain(raw, _socket.socket, _premises.PLAIN + (
+                  '__init__', '_accept', 'close', 'fileno', 'setblocking')))
+    if reason is not None:
+        return reason
     if sock._gevent_sock_class is not raw:
         return 'gevent makes other sockets'
     if not _layout_is_known(raw):
         return 'unknown layout of socket objects'
     names = vars(_socket3)
     loop_class, io_class = _watcher_classes()
+    # the socket class of the standard library may have been patched away
+    classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
     _cbase._stream_prepare(
-        # the socket class of the standard library may have been patched away
-        classes=(sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub),
+        accept=(classes, tuple(accept.values()),
+                ((vars(server), 'GeventSocket', sock),
+                 (names, 'get_hub', names['get_hub']),
+                 (vars(_socket), 'getdefaulttimeout', _socket.getdefaulttimeout))),
+        close=(classes, tuple(close.values()), ((names, '_closedsocket', closed),)),
         loop_class=loop_class, io_class=io_class,
         do_read=accept['StreamServer.do_read'], do_close=close['StreamServer.do_close'],
         get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
-        cancelled=_socketcommon.cancel_wait_ex, close_later=_close_later, failed=do_read,
-        accept_functions=tuple(accept.values()),
-        accept_globals=((vars(server), 'GeventSocket', sock),
-                        (names, 'get_hub', names['get_hub']),
-                        (vars(_socket), 'getdefaulttimeout', _socket.getdefaulttimeout)),
-        close_functions=tuple(close.values()),
-        close_globals=((names, '_closedsocket', closed),))
+        cancelled=sock._drop_events_and_close.__defaults__[1],
+        close_later=_close_later, failed=do_read)
     return None
 
 
-def _digest(part):
-    import inspect
-    return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
+def why_watchers_off():
+    """Why watchers are not used again, as text; None if they are."""
+    return why_off() or _watchers_off()
 
 
-def _watcher_classes():
-    """The loop class and watcher class of which watchers can be kept; object for none.
-
-    Closing one of their watchers that nobody waits for does nothing, in the gevent releases
-    that were looked at.
+def _watchers_off():
+    """Closing a watcher that nobody waits for must do nothing: so it is in libev loops in C, in
+    the gevent releases that were looked at.
     """
-    from gevent import _hub_primitives, hub, version_info
+    from gevent import _hub_primitives, config, hub, version_info
     closing = 'cancel_waits_close_and_then'
     own = getattr(_hub_primitives.WaitOperationsGreenlet, closing)
     if version_info[:2] > (26, 9) or getattr(hub.Hub, closing) is not own:
+        return 'gevent may close them in another way'
+    if config.loop.__module__ != 'gevent.libev.corecext':
+        return 'not with this loop'
+    return _switches.why_off('watchers')
+
+
+def _watcher_classes():
+    """The loop class and the class of its watchers; object for none."""
+    if _watchers_off():
         return object, object
-    try:
-        from gevent.libev import corecext
-    except ImportError:
-        return object, object
+    from gevent.libev import corecext
     return corecext.loop, corecext.io
 
 

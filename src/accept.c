@@ -310,6 +310,18 @@ recover(cbase_state *st, PyObject *self, PyObject *args)
 
 /* ---- the loop ---- */
 
+/* self.full(): 1, 0 or -1. */
+static int
+ask_full(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
+{
+    int full = CBASE_UNKNOWN;
+
+    if (hooks != NULL && hooks->full != NULL) {
+        full = cbase_pool_full(st, hooks->full);
+    }
+    return full == CBASE_UNKNOWN ? cbase_ask(self, st->s_full) : full;
+}
+
 /* One turn: 1 to go on, 0 to end the batch, or -1. */
 static int
 accept_one(cbase_state *st, PyObject *self, batch *b)
@@ -326,7 +338,7 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
         return -1;
     }
     if (hooks == NULL || !hooks->never_full) {
-        status = cbase_ask(self, st->s_full);
+        status = ask_full(st, self, hooks);
         if (status != 0) {
             return status < 0 ? -1 : wait_for_slot(st, self);
         }

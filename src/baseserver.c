@@ -64,7 +64,7 @@ set_pool_and_spawn(cbase_state *st, PyObject *self, PyObject *pool, PyObject *sp
 static int
 set_pool(cbase_state *st, PyObject *self, PyObject *pool)
 {
-    if (PyObject_SetAttr(self, st->s_pool, pool) < 0) {
+    if (cbase_pool_find(st) < 0 || PyObject_SetAttr(self, st->s_pool, pool) < 0) {
         return -1;
     }
     PyObject *spawn = PyObject_GetAttr(pool, st->s_spawn);

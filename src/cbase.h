@@ -33,6 +33,7 @@ typedef struct {
     PyObject *self, *dict;
     uint64_t stamp;
     int never_full;           // `full` is BaseServer's
+    PyObject *full;           // `full` of the instance, or NULL
     PyObject *do_read;        // function of the class, to be called with self; or NULL: unknown
     int delay_is_reset;       // `delay` is the very object `min_delay`
     int own_do_handle;        // `do_handle` is BaseServer's
@@ -43,13 +44,16 @@ typedef struct {
     PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
 } cbase_hooks;
 
-/* premises.c: Python code of gevent that a native step stands for, as it was when that was
- * compared. Owned, never freed. */
+/* premises.c: what a native step takes for granted about gevent. Owned, never freed. */
+#define CBASE_CLASSES   5
 #define CBASE_FUNCTIONS 8
 #define CBASE_GLOBALS   4
 
 typedef struct {
-    Py_ssize_t functions, globals; // how many of each
+    Py_ssize_t classes, functions, globals; // how many of each; no classes: not known yet
+    PyTypeObject *class[CBASE_CLASSES];
+    unsigned int compared[CBASE_CLASSES];  // their versions when all was found to be right
+    unsigned int looked_at[CBASE_CLASSES]; // their versions when it was last compared
     struct {
         PyFunctionObject *object;
         PyObject *code, *defaults, *kwdefaults;
@@ -59,27 +63,22 @@ typedef struct {
     } global[CBASE_GLOBALS];
 } cbase_premises;
 
-/* stream.c: the classes and functions of gevent that the native steps work with. Owned, never
- * freed. */
+/* stream.c: the parts of gevent that the native steps work with. Owned, never freed. */
 enum {
     CBASE_SOCKET,
     CBASE_RAW_SOCKET,
     CBASE_CLOSED_SOCKET,
     CBASE_STDLIB_SOCKET,
     CBASE_HUB,
-    CBASE_CLASSES
 };
 
 typedef struct {
     int looked_for;
-    PyTypeObject *classes[CBASE_CLASSES];  // NULL until they were found to be the known ones
-    unsigned int compared[CBASE_CLASSES];  // their versions when that was found
-    unsigned int looked_at[CBASE_CLASSES]; // their versions when it was last looked for
-    PyTypeObject *base_class;              // _socket.socket
-    PyTypeObject *loop_class, *io_class;   // whose watchers can be kept; NULL: none
+    cbase_premises accept, close;        // both with the classes above
+    PyTypeObject *base_class;            // _socket.socket
+    PyTypeObject *loop_class, *io_class; // whose watchers can be kept; object: none
     Py_ssize_t hub, timeout, read_event, write_event, sock, io_refs, closed; // offsets of slots
     Py_ssize_t closed_slots[5];
-    cbase_premises accept, close;
     PyObject *do_read, *do_close;
     PyObject *get_hub, *getdefaulttimeout;
     PyObject *cancelled;        // what waiters get when their socket is closed
@@ -87,6 +86,13 @@ typedef struct {
     PyObject *failed;           // gevent_cbase._stream.do_read
     PyObject *close_descriptor; // the function _close_descriptor
 } cbase_stream;
+
+/* pool_steps.c: gevent.pool.Pool. Owned, never freed. */
+typedef struct {
+    cbase_premises full, spawn; // both with the class Pool
+    PyObject *full_function, *spawn_function;
+    PyObject *PoolFull;
+} cbase_pool_steps;
 
 typedef struct {
 #define X(name) PyObject *s_##name;
@@ -105,9 +111,9 @@ typedef struct {
     PyObject *address_any; // ''
     PyObject *zero, *one, *two;
     PyObject *family_inet, *family_inet6;
-    PyObject *all_but_first, *between_ends;  // slice(1, None), slice(1, -1)
-    PyObject *no_args;                       // ()
-    PyObject *kw_timeout, *kw_block_timeout; // keyword names of two calls
+    PyObject *all_but_first, *between_ends;                        // slice(1, None), slice(1, -1)
+    PyObject *no_args;                                             // ()
+    PyObject *kw_timeout, *kw_block_timeout, *kw_blocking_timeout; // keyword names of calls
 
     PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
     PyObject *own_dict;                                // and that of `__dict__`
@@ -115,8 +121,10 @@ typedef struct {
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
     unsigned long closes;
     PyObject *hook_names[CBASE_HOOK_NAMES]; // borrowed from the names above
+    int hooks_off;
     cbase_hooks hooks[CBASE_HOOKS];
     cbase_stream stream;
+    cbase_pool_steps pool_steps;
 } cbase_state;
 
 /* The state behind `module`, and behind the class that defines the method being called. */
@@ -256,12 +264,29 @@ extern PyMethodDef cbase_address_functions[];
 
 PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
 
+/* ---- pool_steps.c: full() and spawn() of gevent's Pool ---- */
+
+extern PyMethodDef cbase_pool_functions[];
+
+/* Looks for what the steps need, once gevent.pool is loaded. */
+int cbase_pool_find(cbase_state *st);
+/* full(), if it is Pool's: 1, 0, -1, or CBASE_UNKNOWN if it has to be called. */
+#define CBASE_UNKNOWN (-2)
+int cbase_pool_full(cbase_state *st, PyObject *full);
+/* spawn(*args), if `spawn` is Pool's: 1 and the greenlet or NULL with an exception, or 0 if it
+ * has to be called. */
+int cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
+                     PyObject **greenlet);
+
 /* ---- premises.c: is gevent's code still what it was? ---- */
 
-/* functions: a tuple; globals: a tuple of (namespace, name, value). 0 or -1. */
-int cbase_premises_set(cbase_premises *premises, PyObject *functions, PyObject *globals);
-/* 1 or 0; never an exception. */
-int cbase_premises_hold(const cbase_premises *premises);
+/* given: (classes, functions, globals), tuples of classes, Python functions and (namespace, name,
+ * value). Replaces what an earlier call has set, or leaves it alone: 0 or -1. */
+int cbase_premises_set(cbase_premises *premises, PyObject *given);
+/* 1, 0 or -1. If a class has changed, `module`.prepare() is called to compare it. */
+int cbase_premises_hold(cbase_premises *premises, const char *module);
+/* module.prepare(): 0 or -1 */
+int cbase_premises_prepare(const char *module);
 
 /* ---- stream.c: accept and close of gevent's stream servers;
  * sockaddr.c, watchers.c ---- */

@@ -132,7 +132,9 @@ cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
     }
     else {
         PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
-        result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
+        if (!cbase_pool_spawn(st, p.spawn, call, 4, &result)) {
+            result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
+        }
     }
     if (result == NULL && p.close != NULL) {
         (void)close_and_reraise(st, p.close, args);

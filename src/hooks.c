@@ -215,6 +215,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
         return plain;
     }
     h->never_full = is_own(h, in_dict, FULL, st->own_full);
+    h->full = in_dict[FULL];
     h->do_read = NULL;
     if (in_dict[DO_READ] == NULL && h->in_class[DO_READ] != NULL
         && PyType_HasFeature(Py_TYPE(h->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
@@ -267,7 +268,18 @@ hooks_off(PyObject *module, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+static PyObject *
+hooks_switch_off(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    cbase_module_state(module)->hooks_off = 1;
+    return Py_NewRef(Py_None);
+}
+
 PyMethodDef cbase_hooks_functions[] = {
+    {"_hooks_switch_off", hooks_switch_off, METH_NOARGS,
+     PyDoc_STR("_hooks_switch_off($module, /)\n--\n\n"
+               "Make every look-up the ordinary way, from now on.")},
     {"_hooks_off", hooks_off, METH_NOARGS,
      PyDoc_STR("_hooks_off($module, /)\n--\n\n"
                "Why look-ups are not remembered, as text; None if they are.")},
@@ -282,7 +294,7 @@ cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
     cbase_hooks *h = &st->hooks[((uintptr_t)self >> 4) % CBASE_HOOKS];
 
     *hooks = NULL;
-    if (version == 0) {
+    if (version == 0 || st->hooks_off) {
         return 0; // the next ordinary look-up gives the class one
     }
     if ((h->type != type || h->version != version) && read_class(st, type, version, h) < 0) {

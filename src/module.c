@@ -48,6 +48,8 @@ make_constants(cbase_state *st)
                    || (st->address_any = PyUnicode_FromString("")) == NULL
                    || (st->no_args = PyTuple_New(0)) == NULL
                    || (st->kw_timeout = PyTuple_Pack(1, st->s_timeout)) == NULL
+                   || (st->kw_blocking_timeout = PyTuple_Pack(2, st->s_blocking, st->s_timeout))
+                          == NULL
                    || (st->kw_block_timeout = PyTuple_Pack(2, st->s_block, st->s_timeout)) == NULL
                ? -1
                : 0;
@@ -68,7 +70,8 @@ import_gevent(cbase_state *st)
 }
 
 static PyMethodDef *const functions[] = {
-    cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions, cbase_run_functions,
+    cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions,
+    cbase_pool_functions,      cbase_run_functions,
 #ifdef CBASE_HAVE_STREAM
     cbase_stream_functions,
 #endif

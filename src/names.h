@@ -10,7 +10,9 @@
     X(__dict__)                                                                                   \
     X(__name__)                                                                                   \
     X(__self__)                                                                                   \
+    X(_discard)                                                                                   \
     X(_do_read)                                                                                   \
+    X(_empty_event)                                                                               \
     X(_formatinfo)                                                                                \
     X(_handle)                                                                                    \
     X(_semaphore)                                                                                 \
@@ -20,9 +22,12 @@
     X(_timer)                                                                                     \
     X(_watcher)                                                                                   \
     X(accept)                                                                                     \
+    X(acquire)                                                                                    \
+    X(add)                                                                                        \
     X(address)                                                                                    \
     X(args)                                                                                       \
     X(block)                                                                                      \
+    X(blocking)                                                                                   \
     X(cancel_waits_close_and_then)                                                                \
     X(clear)                                                                                      \
     X(close)                                                                                      \
@@ -36,9 +41,12 @@
     X(family)                                                                                     \
     X(fatal_errors)                                                                               \
     X(fileno)                                                                                     \
+    X(free_count)                                                                                 \
     X(full)                                                                                       \
     X(get)                                                                                        \
     X(getsockname)                                                                                \
+    X(greenlet_class)                                                                             \
+    X(greenlets)                                                                                  \
     X(handle)                                                                                     \
     X(handle_error)                                                                               \
     X(init_socket)                                                                                \
@@ -54,11 +62,13 @@
     X(pool)                                                                                       \
     X(pop)                                                                                        \
     X(rawlink)                                                                                    \
+    X(release)                                                                                    \
     X(rsplit)                                                                                     \
     X(set)                                                                                        \
     X(set_handle)                                                                                 \
     X(set_listener)                                                                               \
     X(set_spawn)                                                                                  \
+    X(size)                                                                                       \
     X(socket)                                                                                     \
     X(spawn)                                                                                      \
     X(start)                                                                                      \

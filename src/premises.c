@@ -1,54 +1,127 @@
-/* What a native step takes for granted: that certain Python functions of gevent, and what they
- * find under certain global names, are still what they were when they were compared. */
+/* What a native step takes for granted: that certain classes and Python functions of gevent, and
+ * what is found under certain global names, are what they were when they were compared.
+ *
+ * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c.
+ */
 #include "cbase.h"
 
-/* Replaces what an earlier call has set. */
-int
-cbase_premises_set(cbase_premises *premises, PyObject *functions, PyObject *globals)
-{
-    cbase_premises p = {.functions = PyTuple_GET_SIZE(functions),
-                        .globals = PyTuple_GET_SIZE(globals)};
+/* ---- what was compared ---- */
 
-    if (p.functions > CBASE_FUNCTIONS || p.globals > CBASE_GLOBALS) {
-        PyErr_SetString(PyExc_ValueError, "too many premises");
+static int
+take_functions(cbase_premises *p, PyObject *functions)
+{
+    p->functions = PyTuple_GET_SIZE(functions);
+    if (p->functions > CBASE_FUNCTIONS) {
+        PyErr_SetString(PyExc_ValueError, "too many functions");
         return -1;
     }
-    for (Py_ssize_t i = 0; i < p.functions; i++) {
+    for (Py_ssize_t i = 0; i < p->functions; i++) {
         PyFunctionObject *function = (PyFunctionObject *)PyTuple_GET_ITEM(functions, i);
         if (!PyFunction_Check(function)) {
             PyErr_SetString(PyExc_TypeError, "a premise is a Python function");
             return -1;
         }
-        p.function[i].object = function;
-        p.function[i].code = function->func_code;
-        p.function[i].defaults = function->func_defaults;
-        p.function[i].kwdefaults = function->func_kwdefaults;
+        p->function[i].object = function;
+        p->function[i].code = function->func_code;
+        p->function[i].defaults = function->func_defaults;
+        p->function[i].kwdefaults = function->func_kwdefaults;
     }
-    for (Py_ssize_t i = 0; i < p.globals; i++) {
+    return 0;
+}
+
+static int
+take_globals(cbase_premises *p, PyObject *globals)
+{
+    p->globals = PyTuple_GET_SIZE(globals);
+    if (p->globals > CBASE_GLOBALS) {
+        PyErr_SetString(PyExc_ValueError, "too many globals");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < p->globals; i++) {
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(globals, i), "O!OO", &PyDict_Type,
-                              &p.global[i].namespace, &p.global[i].name, &p.global[i].value))
+                              &p->global[i].namespace, &p->global[i].name, &p->global[i].value))
         {
             return -1;
         }
     }
-    /* Owned from here on. What was owned before stays alive for good: others may be using it. */
+    return 0;
+}
+
+static void
+read_versions(const cbase_premises *p, unsigned int *versions)
+{
+    memset(versions, 0, CBASE_CLASSES * sizeof(*versions));
+    for (Py_ssize_t i = 0; i < p->classes; i++) {
+        versions[i] = compat_type_version(p->class[i]);
+    }
+}
+
+static int
+same_versions(const unsigned int *one, const unsigned int *other)
+{
+    return memcmp(one, other, CBASE_CLASSES * sizeof(*one)) == 0;
+}
+
+static int
+take_classes(cbase_premises *p, PyObject *classes)
+{
+    p->classes = PyTuple_GET_SIZE(classes);
+    if (p->classes > CBASE_CLASSES) {
+        PyErr_SetString(PyExc_ValueError, "too many classes");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < p->classes; i++) {
+        PyObject *cls = PyTuple_GET_ITEM(classes, i);
+        if (!PyType_Check(cls)) {
+            PyErr_SetString(PyExc_TypeError, "a premise is a class");
+            return -1;
+        }
+        PyObject *found = PyObject_GetAttrString(cls, "__init__"); // gives it a version
+        Py_XDECREF(found);
+        if (found == NULL) {
+            return -1;
+        }
+        p->class[i] = (PyTypeObject *)cls;
+        if (compat_type_version(p->class[i]) == 0) {
+            PyErr_Format(PyExc_RuntimeError, "%R has no version", cls);
+            return -1;
+        }
+    }
+    read_versions(p, p->compared);
+    memcpy(p->looked_at, p->compared, sizeof(p->compared));
+    return 0;
+}
+
+int
+cbase_premises_set(cbase_premises *premises, PyObject *given)
+{
+    cbase_premises p = {0};
+    PyObject *classes, *functions, *globals;
+
+    if (!PyArg_ParseTuple(given, "O!O!O!", &PyTuple_Type, &classes, &PyTuple_Type, &functions,
+                          &PyTuple_Type, &globals)
+        || take_functions(&p, functions) < 0 || take_globals(&p, globals) < 0
+        || take_classes(&p, classes) < 0)
+    {
+        return -1;
+    }
+    /* Owned from here on; what was owned before stays alive, as it may be in use. */
     for (Py_ssize_t i = 0; i < p.functions; i++) {
         Py_INCREF(p.function[i].object);
         Py_INCREF(p.function[i].code);
         Py_XINCREF(p.function[i].defaults);
         Py_XINCREF(p.function[i].kwdefaults);
     }
-    for (Py_ssize_t i = 0; i < p.globals; i++) {
-        Py_INCREF(p.global[i].namespace);
-        Py_INCREF(p.global[i].name);
-        Py_INCREF(p.global[i].value);
-    }
+    Py_INCREF(classes);
+    Py_INCREF(globals);
     *premises = p;
     return 0;
 }
 
-int
-cbase_premises_hold(const cbase_premises *p)
+/* ---- is it still so? ---- */
+
+static int
+same_functions(const cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->functions; i++) {
         const PyFunctionObject *function = p->function[i].object;
@@ -59,6 +132,12 @@ cbase_premises_hold(const cbase_premises *p)
             return 0;
         }
     }
+    return 1;
+}
+
+static int
+same_globals(const cbase_premises *p)
+{
     for (Py_ssize_t i = 0; i < p->globals; i++) {
         PyObject *value = PyDict_GetItemWithError(p->global[i].namespace, p->global[i].name);
         if (value != p->global[i].value) {
@@ -67,4 +146,47 @@ cbase_premises_hold(const cbase_premises *p)
         }
     }
     return 1;
+}
+
+int
+cbase_premises_prepare(const char *module)
+{
+    PyObject *imported = PyImport_ImportModule(module);
+    PyObject *result = imported == NULL ? NULL : PyObject_CallMethod(imported, "prepare", NULL);
+
+    Py_XDECREF(imported);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* A class has changed: compare all of it again, once. */
+static int
+look_again(cbase_premises *p, const unsigned int *now, const char *module)
+{
+    if (same_versions(now, p->looked_at)) {
+        return 0;
+    }
+    if (cbase_premises_prepare(module) < 0) {
+        return -1;
+    }
+    read_versions(p, p->looked_at);
+    return same_versions(p->looked_at, p->compared);
+}
+
+int
+cbase_premises_hold(cbase_premises *p, const char *module)
+{
+    unsigned int now[CBASE_CLASSES];
+
+    if (p->classes == 0) {
+        return 0;
+    }
+    read_versions(p, now);
+    if (!same_versions(now, p->compared)) {
+        int again = look_again(p, now, module);
+        if (again <= 0) {
+            return again;
+        }
+    }
+    return same_functions(p) && same_globals(p);
 }

@@ -42,57 +42,7 @@ set_slot(PyObject *obj, Py_ssize_t offset, PyObject *value)
     Py_XSETREF(*slot(obj, offset), value);
 }
 
-/* ---- is it still gevent's own? ---- */
-
-static void
-read_versions(const cbase_stream *s, unsigned int *versions)
-{
-    for (int i = 0; i < CBASE_CLASSES; i++) {
-        versions[i] = compat_type_version(s->classes[i]);
-    }
-}
-
-static int
-same_versions(const unsigned int *one, const unsigned int *other)
-{
-    return memcmp(one, other, CBASE_CLASSES * sizeof(*one)) == 0;
-}
-
-/* gevent_cbase._stream.prepare(): 0 or -1 */
-static int
-call_prepare(void)
-{
-    PyObject *module = PyImport_ImportModule("gevent_cbase._stream");
-    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "prepare", NULL);
-
-    Py_XDECREF(module);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* Whether the classes are the known ones: 1, 0 or -1. Compares them anew if one has changed. */
-static int
-same_classes(cbase_stream *s)
-{
-    unsigned int now[CBASE_CLASSES];
-
-    if (s->classes[0] == NULL) {
-        return 0;
-    }
-    read_versions(s, now);
-    if (same_versions(now, s->compared)) {
-        return 1;
-    }
-    if (same_versions(now, s->looked_at)) {
-        return 0;
-    }
-    if (call_prepare() < 0) {
-        return -1;
-    }
-    read_versions(s, now);
-    memcpy(s->looked_at, now, sizeof(now));
-    return same_versions(now, s->compared);
-}
+#define MODULE "gevent_cbase._stream"
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
@@ -100,7 +50,7 @@ is_listener(const cbase_stream *s, PyObject *listener)
 {
     PyTypeObject *type = Py_TYPE(listener);
 
-    if (type != s->classes[CBASE_RAW_SOCKET] && type != s->classes[CBASE_STDLIB_SOCKET]
+    if (type != s->accept.class[CBASE_RAW_SOCKET] && type != s->accept.class[CBASE_STDLIB_SOCKET]
         && type != s->base_class)
     {
         return 0;
@@ -157,7 +107,7 @@ accept_client(const cbase_stream *s, int listener, struct sockaddr_storage *addr
 static PyObject *
 new_raw_socket(cbase_state *st, const raw_socket *listener, int fd)
 {
-    PyTypeObject *type = st->stream.classes[CBASE_RAW_SOCKET];
+    PyTypeObject *type = st->stream.accept.class[CBASE_RAW_SOCKET];
     raw_socket *raw = (raw_socket *)type->tp_new(type, st->no_args, NULL);
 
     if (raw == NULL) {
@@ -183,7 +133,7 @@ static PyObject *
 new_socket(cbase_state *st, PyObject *raw)
 {
     const cbase_stream *s = &st->stream;
-    PyTypeObject *type = s->classes[CBASE_SOCKET];
+    PyTypeObject *type = s->accept.class[CBASE_SOCKET];
     PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
 
     hub = PyObject_CallNoArgs(s->get_hub);
@@ -246,9 +196,9 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
 
     *result = NULL;
     Py_INCREF(listener);
-    int known = same_classes(s);
+    int known = cbase_premises_hold(&s->accept, MODULE);
     if (known > 0) {
-        known = is_listener(s, listener) && cbase_premises_hold(&s->accept);
+        known = is_listener(s, listener);
     }
     if (known > 0) {
         int fd = accept_client(s, ((raw_socket *)listener)->fd, &address, &length);
@@ -270,7 +220,7 @@ static PyObject *
 new_closed_socket(cbase_state *st, const raw_socket *raw)
 {
     const cbase_stream *s = &st->stream;
-    PyTypeObject *type = s->classes[CBASE_CLOSED_SOCKET];
+    PyTypeObject *type = s->accept.class[CBASE_CLOSED_SOCKET];
     PyObject *closed = type->tp_alloc(type, 0);
     int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
 
@@ -350,7 +300,8 @@ static int
 are_watchers_idle(cbase_state *st, PyObject *server, PyObject *hub, int fd,
                   PyObject *const *events)
 {
-    return cbase_watchers_are_new(st, fd, events) && Py_IS_TYPE(hub, st->stream.classes[CBASE_HUB])
+    return cbase_watchers_are_new(st, fd, events)
+           && Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])
            && cbase_dict_has(hub, st->s_cancel_waits_close_and_then) == 0
            && cbase_dict_has(server, st->s_socket) > 0;
 }
@@ -398,17 +349,17 @@ cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
     {
         return 0;
     }
-    int known = same_classes(s);
+    int known = cbase_premises_hold(&s->close, MODULE);
     if (known <= 0) {
         return known;
     }
     PyObject *sock = PyTuple_GET_ITEM(args, 0); // borrowed from args
-    if (!Py_IS_TYPE(sock, s->classes[CBASE_SOCKET]) || !cbase_premises_hold(&s->close)) {
+    if (!Py_IS_TYPE(sock, s->accept.class[CBASE_SOCKET])) {
         return 0;
     }
     PyObject *raw = *slot(sock, s->sock);
     PyObject *io_refs = *slot(sock, s->io_refs);
-    if (raw == NULL || !Py_IS_TYPE(raw, s->classes[CBASE_RAW_SOCKET]) || io_refs != st->zero
+    if (raw == NULL || !Py_IS_TYPE(raw, s->accept.class[CBASE_RAW_SOCKET]) || io_refs != st->zero
         || *slot(sock, s->hub) == NULL || *slot(sock, s->read_event) == NULL
         || *slot(sock, s->write_event) == NULL)
     {
@@ -466,7 +417,7 @@ slot_offset(PyTypeObject *type, const char *name)
 }
 
 static int
-find_slots(cbase_stream *s, PyTypeObject *socket, PyTypeObject *closed_socket)
+find_slots(cbase_stream *s)
 {
     static const char *const closed_names[] = {"family", "type", "proto", "orig_fileno",
                                                "description"};
@@ -482,43 +433,17 @@ find_slots(cbase_stream *s, PyTypeObject *socket, PyTypeObject *closed_socket)
                  {"_closed", &s->closed}};
 
     for (size_t i = 0; i < Py_ARRAY_LENGTH(slots); i++) {
-        if ((*slots[i].offset = slot_offset(socket, slots[i].name)) < 0) {
+        if ((*slots[i].offset = slot_offset(s->accept.class[CBASE_SOCKET], slots[i].name)) < 0) {
             return -1;
         }
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(closed_names); i++) {
-        if ((s->closed_slots[i] = slot_offset(closed_socket, closed_names[i])) < 0) {
+        if ((s->closed_slots[i] =
+                 slot_offset(s->accept.class[CBASE_CLOSED_SOCKET], closed_names[i]))
+            < 0) {
             return -1;
         }
     }
-    return 0;
-}
-
-/* The classes in a tuple, each with a version: 0 or -1. */
-static int
-set_classes(cbase_stream *s, PyObject *classes)
-{
-    for (int i = 0; i < CBASE_CLASSES; i++) {
-        PyObject *cls = PyTuple_GET_ITEM(classes, i);
-        if (!PyType_Check(cls)) {
-            PyErr_Format(PyExc_TypeError, "%R is no class", cls);
-            return -1;
-        }
-        PyObject *found = PyObject_GetAttrString(cls, "__init__"); // gives it a version
-        Py_XDECREF(found);
-        if (found == NULL) {
-            return -1;
-        }
-        if (compat_type_version((PyTypeObject *)cls) == 0) {
-            PyErr_Format(PyExc_RuntimeError, "%R has no version", cls);
-            return -1;
-        }
-    }
-    for (int i = 0; i < CBASE_CLASSES; i++) {
-        s->classes[i] = (PyTypeObject *)Py_NewRef(PyTuple_GET_ITEM(classes, i));
-    }
-    s->base_class = s->classes[CBASE_RAW_SOCKET]->tp_base;
-    read_versions(s, s->compared);
     return 0;
 }
 
@@ -526,36 +451,27 @@ set_classes(cbase_stream *s, PyObject *classes)
 static PyObject *
 stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {
-        "classes",          "loop_class",        "io_class",        "do_read",       "do_close",
-        "get_hub",          "getdefaulttimeout", "cancelled",       "close_later",   "failed",
-        "accept_functions", "accept_globals",    "close_functions", "close_globals", NULL};
+    static char *names[] = {"accept",    "close",       "loop_class", "io_class",
+                            "do_read",   "do_close",    "get_hub",    "getdefaulttimeout",
+                            "cancelled", "close_later", "failed",     NULL};
     cbase_stream *s = &cbase_module_state(module)->stream;
     cbase_stream given = *s;
-    PyObject *classes, *functions[2], *globals[2];
+    PyObject *accept, *close;
 
-    if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$O!O!O!OOOOOOOO!O!O!O!:_stream_prepare", names, &PyTuple_Type, &classes,
-            &PyType_Type, &given.loop_class, &PyType_Type, &given.io_class, &given.do_read,
-            &given.do_close, &given.get_hub, &given.getdefaulttimeout, &given.cancelled,
-            &given.close_later, &given.failed, &PyTuple_Type, &functions[0], &PyTuple_Type,
-            &globals[0], &PyTuple_Type, &functions[1], &PyTuple_Type, &globals[1]))
-    {
-        return NULL;
-    }
-    if (PyTuple_GET_SIZE(classes) != CBASE_CLASSES
-        || find_slots(&given, (PyTypeObject *)PyTuple_GET_ITEM(classes, CBASE_SOCKET),
-                      (PyTypeObject *)PyTuple_GET_ITEM(classes, CBASE_CLOSED_SOCKET))
-               < 0
-        || cbase_premises_set(&given.accept, functions[0], globals[0]) < 0
-        || cbase_premises_set(&given.close, functions[1], globals[1]) < 0
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO!O!OOOOOOO:_stream_prepare", names,
+                                     &accept, &close, &PyType_Type, &given.loop_class,
+                                     &PyType_Type, &given.io_class, &given.do_read,
+                                     &given.do_close, &given.get_hub, &given.getdefaulttimeout,
+                                     &given.cancelled, &given.close_later, &given.failed)
+        || cbase_premises_set(&given.accept, accept) < 0
+        || cbase_premises_set(&given.close, close) < 0 || find_slots(&given) < 0
         || (given.close_descriptor == NULL
             && (given.close_descriptor = PyObject_GetAttrString(module, "_close_descriptor"))
-                   == NULL)
-        || set_classes(&given, classes) < 0)
+                   == NULL))
     {
         return NULL;
     }
+    given.base_class = given.accept.class[CBASE_RAW_SOCKET]->tp_base;
     PyObject *const owned[] = {(PyObject *)given.loop_class,
                                (PyObject *)given.io_class,
                                given.do_read,
@@ -588,7 +504,7 @@ cbase_stream_find(cbase_state *st)
         return 0;
     }
     st->stream.looked_for = 1;
-    return call_prepare();
+    return cbase_premises_prepare(MODULE);
 }
 
 PyMethodDef cbase_stream_functions[] = {

@@ -1,0 +1,24 @@
+"""The fast paths: which there are, and the switch for each.
+
+``GEVENT_CBASE_WITHOUT`` in the environment names those to do without, as ``sockets,pools``, or
+is ``all``. It is for finding out whether one of them is to blame for something, and for the
+tests: each must be right without the others.
+"""
+from gevent_cbase import _cbase, _pool, _stream, _switches, datastack
+
+if _switches.why_off('lookups'):
+    _cbase._hooks_switch_off()
+
+
+def _lookups_off():
+    return _switches.why_off('lookups') or _cbase._hooks_off()
+
+
+#: what tells why it is off (None: it is on), by name
+FAST_PATHS = {
+    'lookups': _lookups_off,                # attributes that the loop needs are remembered
+    'sockets': _stream.why_off,             # accepting and closing in C
+    'watchers': _stream.why_watchers_off,   # those of closed sockets are used again
+    'pools': _pool.why_off,                 # full() and spawn() of gevent's Pool in C
+    'datastack': datastack.why_off,         # data-stack chunks are kept
+}

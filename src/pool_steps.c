@@ -1,0 +1,217 @@
+/* Native steps for pools: what full() and spawn() of a gevent.pool.Pool do, without a Python
+ * frame. As in stream.c, only where gevent's own code is known to be what would run:
+ * gevent_cbase._pool compares it. Here, `pool` is always exactly a Pool.
+ */
+#include "cbase.h"
+
+#define MODULE "gevent_cbase._pool"
+
+/* Whether `method` is this function, bound to a Pool. */
+static int
+is_method_of_pool(const cbase_premises *p, PyObject *method, PyObject *function)
+{
+    return Py_IS_TYPE(method, &PyMethod_Type) && function != NULL
+           && PyMethod_GET_FUNCTION(method) == function
+           && Py_IS_TYPE(PyMethod_GET_SELF(method), p->class[0]);
+}
+
+/* Whether none of the methods is hidden by an attribute of the pool: 1, 0 or -1. */
+static int
+has_own(PyObject *pool, PyObject *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int hidden = cbase_dict_has(pool, names[i]);
+        if (hidden != 0) {
+            return hidden < 0 ? -1 : 0;
+        }
+    }
+    return 1;
+}
+
+/* ---- full() ---- */
+
+/* size - len(greenlets) <= 0; CBASE_UNKNOWN if these are no plain number and set. */
+static int
+is_full(cbase_state *st, PyObject *pool)
+{
+    PyObject *size = PyObject_GetAttr(pool, st->s_size);
+    PyObject *greenlets = size == NULL ? NULL : PyObject_GetAttr(pool, st->s_greenlets);
+    int full = CBASE_UNKNOWN;
+
+    if (greenlets == NULL) {
+        full = -1;
+    }
+    else if (size == Py_None) {
+        full = 0;
+    }
+    else if (PyLong_CheckExact(size) && PyAnySet_CheckExact(greenlets)) {
+        int overflow;
+        long long most = PyLong_AsLongLongAndOverflow(size, &overflow);
+        full = overflow == 0 ? most <= PySet_GET_SIZE(greenlets) : CBASE_UNKNOWN;
+    }
+    Py_XDECREF(greenlets);
+    Py_XDECREF(size);
+    return full;
+}
+
+int
+cbase_pool_full(cbase_state *st, PyObject *full)
+{
+    cbase_premises *p = &st->pool_steps.full;
+
+    if (!is_method_of_pool(p, full, st->pool_steps.full_function)) {
+        return CBASE_UNKNOWN;
+    }
+    PyObject *pool = Py_NewRef(PyMethod_GET_SELF(full));
+    PyObject *const used[] = {st->s_free_count};
+    int result = cbase_premises_hold(p, MODULE);
+
+    if (result > 0) {
+        result = has_own(pool, used, Py_ARRAY_LENGTH(used));
+    }
+    if (result >= 0) {
+        result = result ? is_full(st, pool) : CBASE_UNKNOWN;
+    }
+    Py_DECREF(pool);
+    return result;
+}
+
+/* ---- spawn() ---- */
+
+/* self._semaphore.acquire(blocking=True, timeout=None); raises PoolFull if it returns false. */
+static int
+acquire(cbase_state *st, PyObject *semaphore)
+{
+    PyObject *args[3] = {semaphore, Py_True, Py_None};
+    PyObject *result = PyObject_VectorcallMethod(st->s_acquire, args, 1, st->kw_blocking_timeout);
+    int acquired = result == NULL ? -1 : PyObject_IsTrue(result);
+
+    Py_XDECREF(result);
+    if (acquired == 0) {
+        PyErr_SetNone(st->pool_steps.PoolFull);
+    }
+    return acquired > 0 ? 0 : -1;
+}
+
+/* rawlink(self._discard), if the greenlet has that method. */
+static int
+link_greenlet(cbase_state *st, PyObject *pool, PyObject *greenlet)
+{
+    PyObject *rawlink, *discard, *result = NULL;
+    int found = compat_get_optional(greenlet, st->s_rawlink, &rawlink);
+
+    if (found <= 0) {
+        return found;
+    }
+    discard = PyObject_GetAttr(pool, st->s__discard);
+    if (discard != NULL) {
+        result = PyObject_CallOneArg(rawlink, discard);
+        Py_DECREF(discard);
+    }
+    Py_DECREF(rawlink);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Group.add(self, greenlet) */
+static int
+add_to_group(cbase_state *st, PyObject *pool, PyObject *greenlet)
+{
+    if (link_greenlet(st, pool, greenlet) < 0) {
+        return -1;
+    }
+    PyObject *greenlets = PyObject_GetAttr(pool, st->s_greenlets);
+    PyObject *added = greenlets == NULL ? NULL : cbase_call_one(greenlets, st->s_add, greenlet);
+    Py_XDECREF(greenlets);
+    if (added == NULL) {
+        return -1;
+    }
+    Py_DECREF(added);
+    return cbase_run_on(pool, st->s__empty_event, st->s_clear);
+}
+
+/* self.add(greenlet) */
+static int
+add(cbase_state *st, PyObject *pool, PyObject *greenlet)
+{
+    PyObject *semaphore = PyObject_GetAttr(pool, st->s__semaphore);
+    int result = semaphore == NULL ? -1 : acquire(st, semaphore);
+
+    Py_XDECREF(semaphore);
+    if (result == 0 && add_to_group(st, pool, greenlet) < 0) {
+        cbase_except block;
+        cbase_except_enter(&block);
+        (void)cbase_run_on(pool, st->s__semaphore, st->s_release);
+        cbase_except_reraise(&block);
+        result = -1;
+    }
+    return result;
+}
+
+int
+cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
+                 PyObject **greenlet)
+{
+    cbase_premises *p = &st->pool_steps.spawn;
+
+    *greenlet = NULL;
+    if (!is_method_of_pool(p, spawn, st->pool_steps.spawn_function)) {
+        return 0;
+    }
+    PyObject *pool = Py_NewRef(PyMethod_GET_SELF(spawn));
+    PyObject *const used[] = {st->s_start, st->s_add};
+    int known = cbase_premises_hold(p, MODULE);
+
+    if (known > 0) {
+        known = has_own(pool, used, Py_ARRAY_LENGTH(used));
+    }
+    if (known > 0) {
+        PyObject *cls = PyObject_GetAttr(pool, st->s_greenlet_class);
+        *greenlet = cls == NULL ? NULL : PyObject_Vectorcall(cls, args, nargs, NULL);
+        Py_XDECREF(cls);
+        if (*greenlet != NULL
+            && (add(st, pool, *greenlet) < 0 || cbase_run(*greenlet, st->s_start) < 0)) {
+            Py_CLEAR(*greenlet);
+        }
+    }
+    Py_DECREF(pool);
+    return known != 0;
+}
+
+/* ---- preparation ---- */
+
+/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+static PyObject *
+pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"full", "spawn", "full_function", "spawn_function", "PoolFull", NULL};
+    cbase_pool_steps *steps = &cbase_module_state(module)->pool_steps;
+    cbase_pool_steps given = *steps;
+    PyObject *full, *spawn;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOO:_pool_prepare", names, &full, &spawn,
+                                     &given.full_function, &given.spawn_function, &given.PoolFull)
+        || cbase_premises_set(&given.full, full) < 0
+        || cbase_premises_set(&given.spawn, spawn) < 0)
+    {
+        return NULL;
+    }
+    Py_INCREF(given.full_function);
+    Py_INCREF(given.spawn_function);
+    Py_INCREF(given.PoolFull);
+    *steps = given;
+    Py_RETURN_NONE;
+}
+
+int
+cbase_pool_find(cbase_state *st)
+{
+    return st->pool_steps.spawn_function == NULL ? cbase_premises_prepare(MODULE) : 0;
+}
+
+PyMethodDef cbase_pool_functions[] = {
+    {"_pool_prepare", (PyCFunction)(void (*)(void))pool_prepare, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_pool_prepare($module, /, **parts)\n--\n\n"
+               "Switch the native steps of pools on; for gevent_cbase._pool.")},
+    {NULL, NULL, 0, NULL},
+};
