@@ -4,8 +4,10 @@
 to pytest: ``nox -s tests-3.12 -- tests/test_pool.py -k full``.
 """
 import glob
+import os
 import shutil
 import subprocess
+import tarfile
 
 import nox
 
@@ -13,8 +15,8 @@ PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
-nox.needs_version = '>=2024.3.2'
-nox.options.sessions = ['lint', 'warnings', 'tests', 'sanitizers']
+nox.needs_version = '>=2024.4.15'
+nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'sanitizers']
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
@@ -30,7 +32,8 @@ def tests(session):
 def lint(session):
     """Format of the C code, and the Python code."""
     session.install('clang-format==14.0.6', 'ruff==0.14.0')
-    session.run('clang-format', '--dry-run', '-Werror', *sorted(glob.glob('src/*.[ch]')))
+    session.run('clang-format', '--dry-run', '-Werror',
+                *sorted(glob.glob('src/*.[ch]') + glob.glob('load/*.[ch]')))
     session.run('ruff', 'check', '.')
 
 
@@ -50,11 +53,59 @@ def warnings(session, compiler):
              'CFLAGS': '-isystem %s %s' % (include, WARNINGS)})
 
 
+@nox.session
+def packaging(session):
+    """An sdist with all of the source, and a wheel made from it that installs and works."""
+    session.install('build', 'twine', 'auditwheel')
+    folder = os.path.abspath(session.create_tmp())
+    shutil.rmtree(folder)
+    session.run('python', '-m', 'build', '--outdir', folder)
+    (sdist,) = glob.glob(os.path.join(folder, '*.tar.gz'))
+    (wheel,) = glob.glob(os.path.join(folder, '*.whl'))
+    session.run('twine', 'check', '--strict', sdist, wheel)
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition('/')[2] for name in archive.getnames()}
+    tracked = subprocess.check_output(['git', 'ls-files'], text=True).split('\n')
+    missing = set(tracked) - packed - {'.gitignore'}
+    if missing:
+        session.error('not in the sdist: %s' % sorted(missing))
+    audit = session.run('auditwheel', 'show', wheel, silent=True)
+    if 'manylinux' not in audit or 'requires no external shared libraries' not in audit:
+        session.error(audit)
+
+    session.install('--force-reinstall', wheel)
+    session.chdir(folder)  # away from the checkout, so that what is installed is imported
+    session.run('python', '-m', 'gevent_cbase', '--info')
+    installed = 'import importlib.metadata; print(importlib.metadata.version("gevent_cbase"))'
+    if session.run('python', '-c', installed, silent=True).strip() not in sdist:
+        session.error('another version than the sdist')
+
+
+@nox.session(python=PYTHONS)
+def bench(session):
+    """Benchmarks; after ``--`` which one, with its options. Without: all of them, quickly."""
+    session.install('.[bench]')
+    runs = [session.posargs] if session.posargs else [
+        [name, '--quick'] for name in ('connections', 'wsgi', 'spawn', 'loop')]
+    folder = session.create_tmp()
+    for args in runs:  # in another folder: what was installed is measured
+        with session.chdir(folder):
+            session.run('python', '-m', 'gevent_cbase.bench', *args)
+
+
+@nox.session(python=['3.12'])
+def portable(session):
+    """The test-suite on a build for other platforms, with every fast path switched off."""
+    session.install('-v', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
+    session.run('pytest', '-n', 'auto', '-m', 'not fast_path', *(session.posargs or ['tests']),
+                env={'GEVENT_CBASE_WITHOUT': 'all'})
+
+
 @nox.session(python=['3.12'])
 def sanitizers(session):
     """The test-suite on a build with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    session.install('pytest', 'pytest-xdist', 'hypothesis', 'psutil', 'cffi', 'setuptools',
-                    'gevent')
+    project = nox.project.load_toml('pyproject.toml')['project']
+    session.install(*project['dependencies'], *project['optional-dependencies']['test'])
     # greenlet moves stacks about, which AddressSanitizer could not follow
     session.install('--no-build-isolation', '--no-deps', '--force-reinstall', '.', env={
         'CFLAGS': SANITIZERS + ' -g -O1 -fno-omit-frame-pointer --param asan-stack=0',

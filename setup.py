@@ -1,18 +1,46 @@
-"""Build of the one extension module; all else is in pyproject.toml."""
+"""Build of the extension modules; all else is in pyproject.toml."""
 import glob
+import os
+import shutil
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FLAGS = [] if sys.platform == 'win32' else ['-std=c11', '-O2', '-fvisibility=hidden']
 
 if sys.implementation.name != 'cpython':
     sys.exit('gevent_cbase is an extension of CPython; on %s use gevent itself.'
              % sys.implementation.name)
 
-FLAGS = [] if sys.platform == 'win32' else ['-std=c11', '-O2', '-fvisibility=hidden']
 
-setup(ext_modules=[
-    Extension('gevent_cbase._cbase',
-              sources=sorted(glob.glob('src/*.c')),
-              depends=sorted(glob.glob('src/*.h')),
-              extra_compile_args=FLAGS),
-])
+class BuildExt(build_ext):
+    """build_ext that says in a sentence what is needed and not there."""
+
+    def build_extensions(self):
+        compiler = getattr(self.compiler, 'compiler_so', None)
+        if compiler and shutil.which(compiler[0]) is None:
+            sys.exit('gevent_cbase is written in C, and the C compiler %r is not there. '
+                     'Install one (Debian: apt install gcc; Fedora: dnf install gcc; '
+                     'Alpine: apk add gcc musl-dev), or name yours in CC.' % compiler[0])
+        folders = [*self.include_dirs, sysconfig.get_path('include')]
+        if not any(os.path.exists(os.path.join(folder, 'Python.h')) for folder in folders):
+            sys.exit('gevent_cbase is written in C, and the header Python.h of CPython %d.%d is '
+                     'not there. Install it (Debian: apt install python3-dev; Fedora: dnf install '
+                     'python3-devel; Alpine: apk add python3-dev).' % sys.version_info[:2])
+        super().build_extensions()
+
+
+def extension(name, folder):
+    return Extension('gevent_cbase.' + name,
+                     sources=sorted(glob.glob(folder + '/*.c')),
+                     depends=sorted(glob.glob(folder + '/*.h')),
+                     extra_compile_args=FLAGS)
+
+
+modules = [extension('_cbase', 'src')]
+if sys.platform == 'linux':
+    modules.append(extension('_load', 'load'))  # the clients of gevent_cbase.bench
+
+setup(cmdclass={'build_ext': BuildExt}, ext_modules=modules)

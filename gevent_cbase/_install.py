@@ -95,6 +95,7 @@ def uninstall():
              keep={id(ref()) for ref in state.our_servers})
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
+    _stream.drop_watchers()  # servers that go on with gevent's class would not, when closed
     for name, former in reversed(state.carried):
         if former:
             setattr(ours.BaseServer, name, *former)

@@ -54,6 +54,10 @@ def _prepare():
     }
     reason = (_premises.difference({**full, **spawn}, KNOWN)
               or _premises.not_plain(cls, object))
+    if reason is None and cls.add.__defaults__ != (True, None):
+        reason = 'gevent has other defaults of Pool.add'
+    if reason is None and pool.Group not in cls.__mro__:
+        reason = 'gevent.pool.Pool is no gevent.pool.Group'  # and nobody watches what it is
     if reason is None:
         names = vars(pool)
         _cbase._pool_prepare(

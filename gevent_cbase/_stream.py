@@ -2,6 +2,7 @@
 import contextlib
 import os
 import socket
+import types
 
 from gevent_cbase import _cbase, _premises, _switches
 
@@ -109,6 +110,8 @@ def _watchers_off():
     own = getattr(_hub_primitives.WaitOperationsGreenlet, closing)
     if version_info[:2] > (26, 9) or getattr(hub.Hub, closing) is not own:
         return 'gevent may close them in another way'
+    if isinstance(own, types.FunctionType):  # a class that may be patched, too
+        return 'not with gevent in pure Python'
     if config.loop.__module__ != 'gevent.libev.corecext':
         return 'not with this loop'
     return _switches.why_off('watchers')
@@ -120,6 +123,12 @@ def _watcher_classes():
         return object, object
     from gevent.libev import corecext
     return corecext.loop, corecext.io
+
+
+def drop_watchers():
+    """Let go of the io watchers that are kept: nobody will use or drop them any more."""
+    if hasattr(_cbase, '_drop_watchers'):
+        _cbase._drop_watchers()
 
 
 def _layout_is_known(raw_class):

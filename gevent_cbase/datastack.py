@@ -74,7 +74,8 @@ def disable():
     global _by_install, _failure
     _by_install = False
     _failure = None
-    _cbase._datastack_disable()
+    if hasattr(_cbase, '_datastack_disable'):
+        _cbase._datastack_disable()
 
 
 def is_enabled():
@@ -117,6 +118,8 @@ def stats():
 
 def _enable(max_chunks):
     global _failure
+    if not hasattr(_cbase, '_datastack_enable'):
+        return False
     was_on = stats().limit
     _cbase._datastack_enable(max_chunks)
     if was_on or _works():

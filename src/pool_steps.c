@@ -35,14 +35,15 @@ static int
 is_full(cbase_state *st, PyObject *pool)
 {
     PyObject *size = PyObject_GetAttr(pool, st->s_size);
-    PyObject *greenlets = size == NULL ? NULL : PyObject_GetAttr(pool, st->s_greenlets);
     int full = CBASE_UNKNOWN;
 
+    if (size == NULL || size == Py_None) {
+        Py_XDECREF(size);
+        return size == NULL ? -1 : 0;
+    }
+    PyObject *greenlets = PyObject_GetAttr(pool, st->s_greenlets);
     if (greenlets == NULL) {
         full = -1;
-    }
-    else if (size == Py_None) {
-        full = 0;
     }
     else if (PyLong_CheckExact(size) && PyAnySet_CheckExact(greenlets)) {
         int overflow;
@@ -50,7 +51,7 @@ is_full(cbase_state *st, PyObject *pool)
         full = overflow == 0 ? most <= PySet_GET_SIZE(greenlets) : CBASE_UNKNOWN;
     }
     Py_XDECREF(greenlets);
-    Py_XDECREF(size);
+    Py_DECREF(size);
     return full;
 }
 

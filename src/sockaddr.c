@@ -72,6 +72,15 @@ unix_address(const struct sockaddr_un *address, socklen_t length)
     return PyUnicode_DecodeFSDefault(address->sun_path);
 }
 
+/* A peer that is not of the listener's family: (family, bytes) */
+static PyObject *
+unknown_address(const struct sockaddr *address)
+{
+    PyObject *data = PyBytes_FromStringAndSize(address->sa_data, sizeof(address->sa_data));
+
+    return data == NULL ? NULL : Py_BuildValue("iN", (int)address->sa_family, data);
+}
+
 PyObject *
 cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length)
 {
@@ -83,8 +92,10 @@ cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length)
         return ipv4_address((const struct sockaddr_in *)address);
     case AF_INET6:
         return ipv6_address((const struct sockaddr_in6 *)address);
-    default:
+    case AF_UNIX:
         return unix_address((const struct sockaddr_un *)address, length);
+    default:
+        return unknown_address((const struct sockaddr *)address);
     }
 }
 

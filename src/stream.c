@@ -89,8 +89,8 @@ accept_client(const cbase_stream *s, int listener, struct sockaddr_storage *addr
         if (fd >= 0) {
             return fd;
         }
-        if (error == EAGAIN || error == EWOULDBLOCK) {
-            return -2;
+        if (error == EAGAIN || error == EWOULDBLOCK || error == EALREADY || error == EINPROGRESS) {
+            return -2; // BlockingIOError
         }
         if (error != EINTR) {
             raise_errno(s, error);
@@ -300,10 +300,19 @@ static int
 are_watchers_idle(cbase_state *st, PyObject *server, PyObject *hub, int fd,
                   PyObject *const *events)
 {
-    return cbase_watchers_are_new(st, fd, events)
-           && Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])
-           && cbase_dict_has(hub, st->s_cancel_waits_close_and_then) == 0
-           && cbase_dict_has(server, st->s_socket) > 0;
+    if (!cbase_watchers_are_new(st, fd, events)
+        || !Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])
+        || !PyObject_TypeCheck(server, st->BaseServer)) // its close() drops them
+    {
+        return 0;
+    }
+    int overridden = cbase_dict_has(hub, st->s_cancel_waits_close_and_then);
+    int open = overridden == 0 ? cbase_dict_has(server, st->s_socket) : 0;
+    if (overridden < 0 || open < 0) {
+        PyErr_Clear(); // the hub is asked to do it
+        return 0;
+    }
+    return open;
 }
 
 /* What socket.close() does when no file made from the socket is open: the waiters on its
@@ -507,10 +516,21 @@ cbase_stream_find(cbase_state *st)
     return cbase_premises_prepare(MODULE);
 }
 
+static PyObject *
+drop_watchers(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    cbase_watchers_drop();
+    return Py_NewRef(Py_None);
+}
+
 PyMethodDef cbase_stream_functions[] = {
     {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
      PyDoc_STR("_close_descriptor($module, hub, sock, /)\n--\n\n"
                "Close a socket, at once or when the loop has done with its descriptor.")},
+    {"_drop_watchers", drop_watchers, METH_NOARGS,
+     PyDoc_STR("_drop_watchers($module, /)\n--\n\n"
+               "Let go of the io watchers that are kept for the next connections.")},
     {"_has_known_layout", has_known_layout, METH_VARARGS,
      PyDoc_STR("_has_known_layout($module, sock, fd, family, type, proto, timeout, /)\n--\n\n"
                "Whether a socket object of CPython keeps these values where they are expected.")},

@@ -1,0 +1,42 @@
+"""Imported first: an ImportError that says what is missing, before anything else fails."""
+import importlib
+import re
+import sys
+
+from gevent_cbase._version import __version__
+
+#: the oldest versions that it was made for; also in pyproject.toml
+NEEDED = {'gevent': '25.9.1', 'greenlet': '3.2.2'}
+
+
+def check():
+    """Raise ImportError if this cannot work here."""
+    if sys.implementation.name != 'cpython':
+        _fail('is an extension of CPython; on %s use gevent itself' % sys.implementation.name)
+    for name, needed in NEEDED.items():
+        try:
+            found = importlib.import_module(name).__version__
+        except ImportError as ex:
+            _fail('needs %s %s or newer, and importing it fails: %s' % (name, needed, ex), ex)
+        if _numbers(found) < _numbers(needed):
+            _fail("needs %s %s or newer, and this is %s: pip install -U '%s>=%s'" % (
+                name, needed, found, name, needed))
+    try:
+        import gevent_cbase._cbase  # noqa: F401
+    except ModuleNotFoundError as ex:
+        if ex.name != 'gevent_cbase._cbase':
+            raise
+        _fail('is not built for this Python (%s): pip install it with this one' % (
+            sys.implementation.cache_tag), ex)
+
+
+def _numbers(version):
+    """The release of a version as integers; what follows it (dev0, a1, post1) is left out."""
+    return [int(number) for number in re.match(r'[\d.]*\d|', version)[0].split('.') if number]
+
+
+def _fail(why, cause=None):
+    raise ImportError('gevent_cbase %s %s' % (__version__, why), name='gevent_cbase') from cause
+
+
+check()

@@ -1,0 +1,281 @@
+"""Child processes: started on their own core, asked, and killed in the end."""
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+import gevent_cbase
+
+#: the folder that gevent_cbase was imported from
+FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(gevent_cbase.__file__)))
+
+#: seconds within which a child has to start, or to answer
+PATIENCE = 120
+
+#: connections that a listener holds until they are accepted
+BACKLOG = 1024
+
+#: runs a module of this package; a Python of its own may have gevent_cbase, or take ours
+BOOT = '''\
+import importlib.util, runpy, sys
+folder, module = sys.argv[1:3]
+del sys.argv[1:3]
+if importlib.util.find_spec('gevent_cbase') is None:
+    sys.path.append(folder)
+runpy.run_module(module, run_name='__main__', alter_sys=True)
+'''
+
+
+class BenchError(Exception):
+    """Ends the benchmark; its text is all that the user is told."""
+
+
+class Skip(Exception):
+    """Something cannot be measured here; its text says why."""
+
+
+def available(*modules):
+    """Raise Skip unless all *modules* can be imported."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise Skip('%s is not installed' % name) from None
+
+
+def load_module():
+    """gevent_cbase._load; raises BenchError."""
+    try:
+        return importlib.import_module('gevent_cbase._load')
+    except ImportError as ex:
+        raise BenchError('the load generator is not built, it needs Linux (%s)' % ex) from None
+
+
+class Cores:
+    """Which core the servers run on, and which one the load; None where there is no choice."""
+
+    def __init__(self):
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+        self.server = cores[-1] if cores else None
+        self.load = None
+        for core in cores[:-1]:  # not two halves of one core, if that can be avoided
+            if self.load is None or self._is_same(self.load, self.server):
+                self.load = core
+
+    @staticmethod
+    def _is_same(one, other):
+        try:
+            with open('/sys/devices/system/cpu/cpu%d/topology/core_id' % one) as first, \
+                    open('/sys/devices/system/cpu/cpu%d/topology/core_id' % other) as second:
+                return first.read() == second.read()
+        except OSError:
+            return False
+
+    def pin_load(self):
+        if self.load is not None:
+            os.sched_setaffinity(0, {self.load})
+
+    def note(self):
+        """What a reader of the figures has to know, or None."""
+        if self.load is None:
+            return 'one core only: the server and its load share it'
+        return None
+
+
+class Child:
+    """A process that runs a module of this package and answers with lines of JSON.
+
+    *settings* go to its main(), *core* is where it runs, *fds* are descriptors that it inherits.
+    Raises BenchError if it does not start. close() kills it with all that it has started.
+    """
+
+    def __init__(self, module, settings, *, core=None, fds=(), python=None):
+        self.name = os.path.basename(python or '') or settings.get('name') or module
+        env = {name: value for name, value in os.environ.items()
+               if name not in ('GEVENT_CBASE', 'GEVENT_CBASE_DATASTACK')}
+        if python is None:
+            python = sys.executable
+            env['PYTHONPATH'] = os.pathsep.join(
+                filter(None, [FOLDER, env.get('PYTHONPATH')]))
+        settings = dict(settings, core=core, parent=os.getpid())
+        self.errors = tempfile.TemporaryFile()
+        try:
+            self.process = subprocess.Popen(
+                [python, '-c', BOOT, FOLDER, 'gevent_cbase.bench.' + module,
+                 json.dumps(settings)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env,
+                pass_fds=fds, start_new_session=True)
+        except OSError as ex:
+            self.errors.close()
+            raise BenchError('%s does not start: %s' % (python, ex)) from None
+        try:
+            self.hello = self.answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def answer(self):
+        """The next line of the child; raises BenchError if there is none."""
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            raise BenchError('%s does not answer' % self.name)
+        line = self.process.stdout.readline()
+        if not line:
+            raise BenchError('%s has ended: %s' % (self.name, self.last_words()))
+        return json.loads(line)
+
+    def ask(self, **question):
+        """Send a question, return the answer."""
+        try:
+            self.process.stdin.write(json.dumps(question).encode() + b'\n')
+            self.process.stdin.flush()
+        except OSError:
+            pass  # answer() knows more
+        return self.answer()
+
+    def complaints(self):
+        """How much the child has written to its standard error."""
+        return os.fstat(self.errors.fileno()).st_size
+
+    def last_words(self):
+        """The last line that the child has written to its standard error."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors='replace').split('\n')
+        return ([line.strip() for line in lines if line.strip()] or ['no message'])[-1]
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for file in (self.process.stdin, self.process.stdout, self.errors):
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+class Server(Child):
+    """A child that serves on a fresh listener.
+
+    *transport*: ``tcp`` or ``unix``, *folder*: where the socket goes. With *check* the handler
+    tells of each connection or request, and served() returns how many there were.
+    """
+
+    def __init__(self, settings, transport, folder, core, check):
+        self.where = None
+        self.report = None
+        with contextlib.ExitStack() as ours:
+            listener = ours.enter_context(self.listen(transport, folder))
+            fds = [listener.fileno()]
+            if check:
+                self.report, write = os.pipe()
+                ours.callback(os.close, write)
+                os.set_blocking(self.report, False)
+                fds.append(write)
+            settings = dict(settings, listener=fds[0], report=fds[1] if check else -1)
+            try:
+                super().__init__('servers', settings, core=core, fds=fds)
+            except BaseException:
+                self.close_report()
+                raise
+        #: whose CPU time counts
+        self.pid = self.hello['pid']
+        self.said = self.complaints()
+
+    def listen(self, transport, folder):
+        if transport == 'unix':
+            listener = socket.socket(socket.AF_UNIX)
+            self.where = tempfile.mktemp(dir=folder)  # the folder is ours alone
+            listener.bind(self.where)
+        else:
+            listener = socket.socket(socket.AF_INET)
+            listener.bind(('127.0.0.1', 0))
+            self.where = listener.getsockname()[1]
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        return listener
+
+    def served(self):
+        """How often the handler has run since the last call."""
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                part = os.read(self.report, 65536)
+                if not part:
+                    break
+                count += len(part)
+        return count
+
+    def measure(self, load, count):
+        """Run *load*, which makes *count* calls of the handler; µs of CPU each took, and what
+        *load* returned. Raises BenchError if the handler has run more or less often."""
+        clock = load_module().cpu_seconds
+        try:
+            before = clock(self.pid)
+            result = load()
+            after = clock(self.pid)
+        except OSError as ex:
+            reason = ex.strerror
+            if self.process.poll() is not None:
+                reason = 'it has ended: ' + self.last_words()
+            raise BenchError('%s: %s' % (self.name, reason)) from None
+        if self.complaints() != self.said:
+            raise BenchError('%s has reported an error: %s' % (self.name, self.last_words()))
+        if self.report is not None:
+            served = self.served()
+            if served != count:
+                raise BenchError('%s: %d made, but %d served' % (self.name, count, served))
+        return (after - before) / count * 1e6, result
+
+    def close_report(self):
+        if self.report is not None:
+            os.close(self.report)
+            self.report = None
+
+    def close(self):
+        super().close()
+        self.close_report()
+
+
+def start_servers(stack, wanted, progress):
+    """Start one server for each item of *wanted*, arguments of Server, until *stack* ends."""
+    servers = []
+    for number, args in enumerate(wanted, 1):
+        progress('starting server %d of %d' % (number, len(wanted)))
+        server = Server(*args)
+        stack.callback(server.close)
+        servers.append(server)
+    return servers
+
+
+def notes(children):
+    """What is off in the children that run on gevent_cbase, one text for each."""
+    return sorted({'gevent_cbase: %s is off: %s' % tuple(off)
+                   for child in children for off in child.hello.get('off', ())})
+
+
+# In the child
+
+def settle(settings):
+    """Go to the child's core; see to it that the child ends with its parent."""
+    if settings['core'] is not None:
+        os.sched_setaffinity(0, {settings['core']})
+    with contextlib.suppress(ImportError):
+        from gevent_cbase import _load
+        _load.die_with_parent(settings['parent'])
+
+
+def say(**answer):
+    """Answer the parent, in one write."""
+    os.write(1, json.dumps(answer).encode() + b'\n')
+
+
+def serve_questions(answer):
+    """Reply to each question with what *answer* returns, until the parent has gone."""
+    for line in sys.stdin:
+        say(**answer(**json.loads(line)))

@@ -1,0 +1,6 @@
+from gunicorn.workers import ggevent
+
+__all__ = ['GeventPyWSGIWorker', 'GeventWorker']
+
+class GeventWorker(ggevent.GeventWorker): ...
+class GeventPyWSGIWorker(ggevent.GeventPyWSGIWorker): ...

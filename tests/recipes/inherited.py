@@ -1,0 +1,47 @@
+"""A server on a socket that systemd, or another parent, has opened (socket activation).
+
+    systemd-socket-activate -l 8080 python inherited.py
+
+Clients that come while it is not running, or restarts, wait in the queue of the socket.
+"""
+import os
+import signal
+import sys
+
+import gevent
+import gevent.event
+from gevent import socket
+from gevent.pywsgi import WSGIServer
+
+import gevent_cbase
+
+gevent_cbase.install()
+FIRST = 3  # the descriptors are 3, 4, ...; sd_listen_fds(3)
+
+
+def inherited():
+    """The listening sockets that were handed to this very process."""
+    if os.environ.pop('LISTEN_PID', '') != str(os.getpid()):
+        return []
+    count = int(os.environ.pop('LISTEN_FDS', '0'))
+    for fd in range(FIRST, FIRST + count):
+        os.set_inheritable(fd, False)
+    return [socket.socket(fileno=fd) for fd in range(FIRST, FIRST + count)]
+
+
+def application(environ, start_response):
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    return [b'%d' % os.getpid()]
+
+
+if __name__ == '__main__':
+    servers = [WSGIServer(listener, application, log=None, spawn=1000)
+               for listener in inherited()]
+    if not servers:
+        sys.exit('no socket was handed over: LISTEN_FDS and LISTEN_PID are not set for this one')
+    for server in servers:
+        server.start()
+    stop = gevent.event.Event()
+    gevent.signal_handler(signal.SIGTERM, stop.set)
+    stop.wait()
+    gevent.joinall([gevent.spawn(server.stop, timeout=30) for server in servers])

@@ -1,0 +1,315 @@
+"""``python -m gevent_cbase.bench``, with the smallest sizes; no test looks at how fast it was.
+
+With --check the handlers tell of each call, and the benchmark fails if there was one more or
+less than the load generator has made.
+"""
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from helpers import child_environ
+
+LIMIT = 60
+CACHE = sys.version_info >= (3, 11)  # older CPythons have no data stack
+GEVENT = ['gevent', 'gevent_cbase', 'gevent_cbase without cache']
+
+
+def has(*modules):
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+def command(*args):
+    return [sys.executable, '-m', 'gevent_cbase.bench', *args]
+
+
+def bench(*args, **more):
+    return subprocess.run(command(*args), env=child_environ(**more), text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=LIMIT)
+
+
+def measured(tmp_path, *args):
+    """Run a benchmark that succeeds; its standard output, and what it wrote as JSON."""
+    file = tmp_path / 'figures.json'
+    done = bench(*args, '--json', str(file))
+    assert (done.returncode, done.stderr) == (0, '')
+    return done.stdout, json.loads(file.read_text())
+
+
+def rows(figures, *keys):
+    return [tuple(result[key] for key in (*keys, 'implementation'))
+            for result in figures['results']]
+
+
+def test_connections(tmp_path):
+    text, figures = measured(tmp_path, 'connections', '--check', '--rounds', '2',
+                             '--connections', '300', '--spawn', 'default')
+    others = ['uvloop Protocol', 'uvloop streams'] if has('uvloop') else []
+    names = GEVENT + others + ['asyncio Protocol', 'raw C']
+    assert rows(figures, 'transport') == [
+        (transport, name) for transport in ('tcp', 'unix') for name in names]
+    # two rounds and the warm-up
+    assert figures['served'] == 2 * len(names) * 3 * 300
+    assert figures['skipped'] == ([] if others else [
+        ['uvloop Protocol', 'uvloop is not installed'],
+        ['uvloop streams', 'uvloop is not installed']])
+    for result in figures['results']:
+        assert len(result['rounds']) == 2
+        assert min(result['rounds']) > 0
+        assert result['median'] == pytest.approx(sum(result['rounds']) / 2)
+        if result['implementation'] == 'gevent':
+            assert result['ratio'] is None
+            base = result['rounds']
+        else:
+            ratios = [mine / theirs for mine, theirs in zip(result['rounds'], base)]
+            assert result['ratio'] == {
+                'to': 'gevent', 'median': pytest.approx(sum(ratios) / 2), 'min': min(ratios),
+                'max': max(ratios), 'rounds': ratios}
+    assert text.startswith('CPU of the server per connection: medians of 2 rounds of 300 ')
+    assert 'tcp, spawn=default' in text and 'unix, spawn=default' in text
+    assert 'Note: what has no spawn is compared to gevent with spawn=default\n' in text
+    assert ('Skipped: uvloop Protocol (uvloop is not installed)' in text) is (not others)
+
+
+def test_each_way_to_spawn(tmp_path):
+    _, figures = measured(tmp_path, 'connections', '--check', '--rounds', '1', '--count', '40',
+                          '--spawn', 'raw,pool,none', '--transport', 'unix',
+                          '--only', 'gevent,gevent_cbase')
+    assert rows(figures, 'transport', 'spawn') == [
+        ('unix', spawn, name) for spawn in ('raw', 'pool', 'none')
+        for name in ('gevent', 'gevent_cbase')]
+    assert figures['served'] == 6 * 2 * 40
+
+
+def test_wsgi(tmp_path):
+    _, figures = measured(tmp_path, 'wsgi', '--check', '--rounds', '1', '--requests', '40')
+    servers = ['pywsgi']
+    if has('gunicorn', 'flask'):
+        servers.append('gunicorn with Flask')
+    else:
+        assert [name for name, _ in figures['skipped']] == ['gunicorn']
+    assert rows(figures, 'server', 'mode') == [
+        (server, mode, name) for server in servers
+        for mode in ('one request a connection', 'keep-alive') for name in GEVENT]
+    assert figures['served'] == 6 * len(servers) * 2 * 40
+    for result in figures['results']:
+        assert list(result['latency']) == ['p50', 'p90', 'p99']
+        times = [result['latency'][name]['median'] for name in ('p50', 'p90', 'p99')]
+        assert times == sorted(times) and times[0] > 0
+
+
+def test_spawn(tmp_path):
+    _, figures = measured(tmp_path, 'spawn', '--rounds', '1', '--count', '250',
+                          '--python', sys.executable, '--python', sys.executable)
+    how = ['without cache'] + ['with cache'] * CACHE
+    assert rows(figures, 'case') == [
+        (case, name) for _ in range(2)
+        for case in ('gevent.spawn', 'gevent.spawn_raw', 'greenlet') for name in how]
+    assert figures['settings']['python'] == [sys.executable] * 2
+    assert bool(figures['skipped']) is (not CACHE)
+
+
+def test_loop(tmp_path):
+    _, figures = measured(tmp_path, 'loop', '--rounds', '1', '--count', '500')
+    names = ['gevent', 'gevent_cbase']
+    if not figures['skipped']:
+        names.append('gevent compiled with Cython')
+    elif not has('Cython'):
+        assert figures['skipped'] == [
+            ['gevent compiled with Cython', 'Cython is not installed']]
+    assert rows(figures, 'case') == [('dispatch only', name) for name in names]
+
+
+def test_json_says_on_what_it_ran(tmp_path):
+    _, figures = measured(tmp_path, 'spawn', '--rounds', '1', '--count', '100')
+    assert list(figures) == ['benchmark', 'title', 'unit', 'date', 'settings', 'versions',
+                             'machine', 'cores', 'notes', 'skipped', 'served', 'results']
+    assert figures['benchmark'] == 'spawn' and figures['unit'] == 'us'
+    assert figures['settings'] == {
+        'rounds': 1, 'greenlets': 100, 'batch': 100, 'python': [sys.executable]}
+    assert {'gevent', 'gevent_cbase', 'greenlet', 'python'} <= set(figures['versions'])
+    assert figures['machine']['cores'] == os.cpu_count()
+    assert all(figures['machine'].values())
+
+
+@pytest.mark.parametrize('kind, start', [('svg', b'<?xml'), ('png', b'\x89PNG')])
+def test_plot(tmp_path, kind, start):
+    file = tmp_path / ('chart.' + kind)
+    done = bench('spawn', '--rounds', '1', '--count', '100', '--plot', str(file))
+    if not has('matplotlib'):
+        assert (done.returncode, done.stdout) == (1, '')
+        assert done.stderr.startswith('gevent_cbase.bench: --plot: matplotlib is not installed')
+        return
+    assert (done.returncode, done.stderr) == (0, '')
+    assert file.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize('args, message', [
+    ([], 'no benchmark given: connections, wsgi, spawn, loop (see --help)'),
+    (['loop', 'x'], 'unrecognized arguments: x (see --help)'),
+    (['connections', '--spawn', 'raw,many'],
+     "argument --spawn: unknown 'many', choose from default, raw, pool, none (see --help)"),
+    (['wsgi', '--clients', '0'],
+     "argument --clients: not a number above 0: '0' (see --help)"),
+    (['loop', '--plot', 'chart.gif'], '--plot: the name must end in .svg or .png: chart.gif'),
+    (['loop', '--json', 'no/such/folder.json'], '--json: cannot write no/such/folder.json'),
+    (['spawn', '--python', 'no-such-python'],
+     "no-such-python does not start: [Errno 2] No such file or directory: 'no-such-python'"),
+])
+def test_errors_take_one_line(args, message):
+    done = bench(*args)
+    assert done.stderr == 'gevent_cbase.bench: %s\n' % message
+    assert done.stdout == '' and done.returncode in (1, 2)
+
+
+def test_error_of_a_child_is_shown(tmp_path):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "no gevent here" >&2\nexit 1\n')
+    python.chmod(0o755)
+    done = bench('spawn', '--python', str(python))
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr == 'gevent_cbase.bench: python has ended: no gevent here\n'
+
+
+def test_one_core(tmp_path):
+    core = min(os.sched_getaffinity(0))
+    code = ('import os, sys; os.sched_setaffinity(0, {%d}); from gevent_cbase.bench import '
+            '__main__; sys.exit(__main__.main())' % core)
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'connections', '--rounds', '1', '--count', '20',
+         '--transport', 'tcp', '--only', 'raw C'], env=child_environ(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert 'Note: one core only: the server and its load share it\n' in done.stdout
+
+
+def children_of(pid):
+    with open('/proc/%d/task/%d/children' % (pid, pid)) as file:
+        return [int(child) for child in file.read().split()]
+
+
+def is_alive(pid):
+    try:
+        with open('/proc/%d/stat' % pid) as file:
+            return file.read().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def wait_for(condition):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, 'condition not met in time'
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize('number, status', [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_nothing_is_left_when_it_is_ended(tmp_path, number, status):
+    running = subprocess.Popen(
+        command('connections', '--rounds', '100000', '--transport', 'unix',
+                '--only', 'gevent,raw C', '--spawn', 'default'),
+        env=child_environ(TMPDIR=str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: len(children_of(running.pid)) == 2
+                 and len(list(tmp_path.glob('bench-*/*'))) == 2)
+        servers = children_of(running.pid)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=LIMIT)
+    finally:
+        running.kill()
+        running.wait()
+    assert (running.returncode, out, err) == (status, b'', b'')
+    wait_for(lambda: not any(map(is_alive, servers)))
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+class Answering:
+    """A server of the standard library: sends *answer* on every connection, and closes it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.listener = socket.create_server(('127.0.0.1', 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError):  # the client may have given up
+                client.recv(1000)
+                client.sendall(self.answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+OK = b'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n'
+
+
+@pytest.mark.parametrize('answer, message', [
+    (OK + b'ok', None),
+    (OK + b'o', 'an answer is incomplete or too long'),
+    (OK + b'oks', 'an answer is too long'),
+    (OK.replace(b'200', b'500') + b'ok', 'an answer is not 200'),
+    (b'HTTP/1.1 200 OK\r\n\r\nok', 'an answer has no Content-Length'),
+    (b'', 'an answer is incomplete or too long'),
+    (OK.replace(b'\r\n\r\n', b'\r\nX: ' + b'x' * 5000 + b'\r\n\r\n'),
+     'an answer is incomplete or too long'),
+])
+def test_requests_look_at_the_answer(answer, message):
+    from gevent_cbase import _load
+    with Answering(answer) as server:
+        def ask():
+            return _load.requests(server.port, b'GET / HTTP/1.1\r\n\r\n', 5, 2, False)
+        if message is None:
+            seconds = ask()
+            assert len(seconds) == 5 and min(seconds) > 0
+        else:
+            with pytest.raises(OSError, match=message + ': Protocol error'):
+                ask()
+
+
+@pytest.mark.parametrize('call, error', [
+    (lambda load: load.connections(0, 100, 1, 1), ValueError),
+    (lambda load: load.connections('', 100, 1, 1), ValueError),
+    (lambda load: load.connections('x' * 200, 100, 1, 1), ValueError),
+    (lambda load: load.connections(None, 100, 1, 1), TypeError),
+    (lambda load: load.connections(1, 1, 1, 1), ValueError),
+    (lambda load: load.connections(1, 100, 1, 0), ValueError),
+    (lambda load: load.requests(1, b'', 1, 1, True), ValueError),
+    (lambda load: load.requests(1, b'x', 1, 0, True), ValueError),
+    (lambda load: load.cpu_seconds(0), ProcessLookupError),
+    (lambda load: load.accept_and_close(-1, -1), OSError),
+])
+def test_arguments_of_the_load_generator(call, error):
+    from gevent_cbase import _load
+    with pytest.raises(error):
+        call(_load)
+
+
+def test_connections_that_cannot_be_made():
+    from gevent_cbase import _load
+    with subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as child:
+        with pytest.raises(FileNotFoundError, match='connecting to the server'):
+            _load.connections('/no/such/socket', child.pid, 10, 5)
+        assert child.communicate(b'\n') and child.returncode == 0  # it was let go again
+    with pytest.raises(OSError, match='stopping the server|waiting for the server'):
+        _load.connections(1, child.pid, 1, 1)

@@ -1,0 +1,204 @@
+"""What an installer, a linker and a type checker see of the package.
+
+That an sdist and a wheel are built, checked and installed is nox's session ``packaging``.
+"""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gevent_cbase
+from gevent_cbase import _cbase, _requirements
+from helpers import child_environ
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+PACKAGE = os.path.dirname(gevent_cbase.__file__)
+LIMIT = 300
+
+
+def run(*args, cwd=None, **environ):
+    """(exit status, stdout, stderr) of a Python that can import the package."""
+    done = subprocess.run([sys.executable, *args], cwd=cwd, env=child_environ(**environ),
+                          text=True, capture_output=True, timeout=LIMIT)
+    return done.returncode, done.stdout, done.stderr
+
+
+# The extension module
+
+
+def symbols(which):
+    out = subprocess.run(['nm', '-D', '-P', which, _cbase.__file__], text=True, check=True,
+                         stdout=subprocess.PIPE, timeout=LIMIT).stdout
+    return {line.split()[0].partition('@')[0] for line in out.splitlines()}
+
+
+def test_exports():
+    """Nothing but what the interpreter needs to load it."""
+    assert symbols('--defined-only') == {'PyInit__cbase'}
+
+
+def test_no_private_symbols():
+    """What begins with an underscore is what public names of CPython's headers stand for.
+
+    All are in the stable ABI, but for two that an inline function of 3.10's headers calls.
+    """
+    private = {name for name in symbols('--undefined-only') if name.startswith('_Py')}
+    assert '_Py_NoneStruct' in private
+    private -= {'_Py_Dealloc', '_Py_NoneStruct', '_Py_TrueStruct', '_Py_FalseStruct'}
+    if sys.version_info < (3, 13):  # PY_SSIZE_T_CLEAN
+        private -= {'_PyArg_ParseTuple_SizeT', '_PyArg_ParseTupleAndKeywords_SizeT',
+                    '_PyObject_CallFunction_SizeT', '_PyObject_CallMethod_SizeT',
+                    '_Py_BuildValue_SizeT'}
+    if sys.version_info < (3, 11):  # PyObject_Vectorcall()
+        private -= {'_PyObject_MakeTpCall', '_Py_CheckFunctionResult'}
+    assert private == set()
+
+
+# Types
+
+
+def mypy(tmp_path, *args):
+    return run('-m', *args, cwd=tmp_path, MYPY_CACHE_DIR=str(tmp_path / 'cache'))
+
+
+def test_stubs_describe_the_running_modules(tmp_path):
+    """mypy's stubtest finds no public name missing, too many or of another signature."""
+    configuration = os.path.join(ROOT, 'pyproject.toml')
+    status, out, err = mypy(tmp_path, 'mypy.stubtest', '--mypy-config-file', configuration,
+                            'gevent_cbase')
+    assert (status, err) == (0, ''), out + err
+    assert re.fullmatch(r'Success: no issues found in \d+ modules\n', out)
+
+
+def test_stubs_stand_the_strictest_check(tmp_path):
+    stubs = [os.path.join(PACKAGE, name) for name in os.listdir(PACKAGE) if name.endswith('.pyi')]
+    configuration = os.path.join(ROOT, 'pyproject.toml')
+    status, out, err = mypy(tmp_path, 'mypy', '--config-file', configuration, *stubs)
+    assert (status, err) == (0, ''), out + err
+
+
+def test_types_in_a_program(tmp_path):
+    """A strict check has nothing against proper use, and finds each mistake."""
+    args = ['mypy', '--strict', '--config-file', '']
+    status, out, err = mypy(tmp_path, *args, os.path.join(HERE, 'typed', 'right.py'))
+    assert (status, err) == (0, ''), out + err
+
+    program = os.path.join(HERE, 'typed', 'wrong.py')
+    with open(program) as file:
+        expected = [(number, line.split('  # ')[1].strip())
+                    for number, line in enumerate(file, 1) if '  # ' in line]
+    assert len(expected) == 14
+    status, out, err = mypy(tmp_path, *args, program)
+    assert [(int(number), kind) for number, kind in
+            re.findall(r'wrong\.py:(\d+): error: .*\[([\w-]+)\]', out)] == expected
+    assert status == 1
+
+
+# Errors that say what is missing
+
+
+def importing(before):
+    """The last line that importing the package leaves on stderr, after *before* has run."""
+    status, out, err = run('-c', 'import sys, types\n%s\nimport gevent_cbase\n' % before)
+    assert (status, out) == (1, '')
+    return err.splitlines()[-1].replace(gevent_cbase.__version__, 'VERSION')
+
+
+FAKE = '''
+module = sys.modules[%r] = types.ModuleType(%r)
+module.__version__ = %r
+'''
+
+
+@pytest.mark.parametrize('found', ['25.9.0', '24.11.1', '25.9', '1.5a4'])
+def test_old_gevent(found):
+    assert importing(FAKE % ('gevent', 'gevent', found)) == (
+        'ImportError: gevent_cbase VERSION needs gevent 25.9.1 or newer, and this is %s: '
+        "pip install -U 'gevent>=25.9.1'" % found)
+
+
+def test_old_greenlet():
+    before = FAKE % ('gevent', 'gevent', '25.9.1') + FAKE % ('greenlet', 'greenlet', '3.2.1')
+    assert importing(before) == (
+        'ImportError: gevent_cbase VERSION needs greenlet 3.2.2 or newer, and this is 3.2.1: '
+        "pip install -U 'greenlet>=3.2.2'")
+
+
+@pytest.mark.parametrize('version, numbers', [
+    ('25.9.1', [25, 9, 1]), ('26.9.0.dev0', [26, 9, 0]), ('26.10.1rc2', [26, 10, 1]),
+    ('26.9.0.post1', [26, 9, 0]), ('', []), ('unknown', [])])
+def test_versions(version, numbers):
+    assert _requirements._numbers(version) == numbers
+
+
+def test_no_gevent():
+    before = '''
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'gevent':
+            raise ImportError('libsomething.so.1 is not there')
+sys.meta_path.insert(0, Finder())
+'''
+    assert importing(before) == (
+        'ImportError: gevent_cbase VERSION needs gevent 25.9.1 or newer, and importing it fails: '
+        'libsomething.so.1 is not there')
+
+
+def test_another_python():
+    assert importing('sys.implementation.name = "pypy"') == (
+        'ImportError: gevent_cbase VERSION is an extension of CPython; on pypy use gevent itself')
+
+
+def test_extension_not_built():
+    before = '''
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'gevent_cbase._cbase':
+            raise ModuleNotFoundError('No module named %r' % name, name=name)
+sys.meta_path.insert(0, Finder())
+'''
+    assert importing(before) == (
+        'ImportError: gevent_cbase VERSION is not built for this Python (%s): '
+        'pip install it with this one' % sys.implementation.cache_tag)
+
+
+# The same when it is built
+
+
+def building(tmp_path, before='', **environ):
+    """(exit status, last line of stderr) of setup.py, run after *before*."""
+    folders = ['--build-lib', str(tmp_path / 'lib'), '--build-temp', str(tmp_path / 'temp')]
+    code = 'import os, runpy, sys\n%s\nsys.argv[0] = "setup.py"\nrunpy.run_path("setup.py")\n'
+    status, _, err = run('-c', code % before, '-q', 'build_ext', *folders, cwd=ROOT, **environ)
+    return status, err.splitlines()[-1]
+
+
+def test_no_compiler(tmp_path):
+    status, err = building(tmp_path, CC='/nowhere/cc')
+    assert status == 1
+    assert err == (
+        "gevent_cbase is written in C, and the C compiler '/nowhere/cc' is not there. Install "
+        'one (Debian: apt install gcc; Fedora: dnf install gcc; Alpine: apk add gcc musl-dev), '
+        'or name yours in CC.')
+
+
+def test_no_headers(tmp_path):
+    before = '''
+exists = os.path.exists
+os.path.exists = lambda path: not str(path).endswith('Python.h') and exists(path)
+'''
+    status, err = building(tmp_path, before)
+    assert status == 1
+    assert err == (
+        'gevent_cbase is written in C, and the header Python.h of CPython %d.%d is not there. '
+        'Install it (Debian: apt install python3-dev; Fedora: dnf install python3-devel; '
+        'Alpine: apk add python3-dev).' % sys.version_info[:2])
+
+
+def test_build_on_another_python(tmp_path):
+    status, err = building(tmp_path, 'import setuptools\nsys.implementation.name = "pypy"')
+    assert status == 1
+    assert err == 'gevent_cbase is an extension of CPython; on pypy use gevent itself.'
