@@ -184,7 +184,8 @@ def test_watchers_are_used_again(impl, house):
         assert is_as_new(read) and is_as_new(write)
         if keeps(impl):
             assert [id(read), id(write)] == events
-            assert sys.getrefcount(read) == sys.getrefcount(write) == 3
+            alone = object()  # a local name counts once, since 3.14 not at all
+            assert sys.getrefcount(read) == sys.getrefcount(write) == sys.getrefcount(alone) + 1
         del read, write
         one.finish()
         client.close()
