@@ -1,7 +1,7 @@
 /* Io watchers of accepted sockets, used again for the next socket with the same descriptor.
  *
- * Every socket of gevent has two io watchers of its own. Most handlers never wait, or have
- * stopped waiting, when the socket is closed; then its watchers are as new, and since the system
+ * Every socket of gevent has two io watchers of its own. Most handlers never wait for it;
+ * when the socket is closed, its watchers are as new then, and since the system
  * gives out the lowest free descriptor, the next connection needs just these: same loop, same
  * descriptor, same events.
  *
