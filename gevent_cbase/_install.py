@@ -1,21 +1,17 @@
 """install() and uninstall(): make all of gevent run on the C class, and back."""
 import gc
-import os
 import sys
 import types
 import warnings
 import weakref
 
-from gevent_cbase import _pool, _stream
+from gevent_cbase import _pool, _stream, _switches
 from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
 
 #: what gevent.baseserver and gevent_cbase.baseserver both define
 NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
          '_handle_and_close_when_done')
-
-#: values of the environment variable GEVENT_CBASE that switch install() off
-OFF = ('0', 'no', 'off', 'false')
 
 _MISSING = object()
 _installed = None
@@ -39,7 +35,7 @@ class _Installed:
 
 def disabled():
     """Return whether the environment variable GEVENT_CBASE forbids install()."""
-    return os.environ.get('GEVENT_CBASE', '').strip().lower() in OFF
+    return _switches.says_no('GEVENT_CBASE')
 
 
 def install(*, datastack=True):
@@ -65,7 +61,8 @@ def install(*, datastack=True):
         _datastack._on_install()
     if 'gevent.server' in sys.modules:
         _stream.prepare()
-    _pool.prepare()
+    if 'gevent.pool' in sys.modules:
+        _pool.prepare()
     if _installed is None:
         from gevent import baseserver as gevents
         if gevents.BaseServer is ours.BaseServer:

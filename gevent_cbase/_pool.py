@@ -1,6 +1,4 @@
 """The native steps of pools: are they what the installed gevent does? See _premises."""
-import sys
-
 from gevent_cbase import _cbase, _premises, _switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
@@ -24,7 +22,6 @@ KNOWN = {
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    import gevent.pool  # noqa: F401
     return prepare()
 
 
@@ -33,8 +30,6 @@ def prepare():
 
     Called when the first pool is given to a server, and again when the class has changed.
     """
-    if 'gevent.pool' not in sys.modules:
-        return 'no pool was made yet'
     return _switches.why_off('pools') or _premises.tried(_prepare)
 
 

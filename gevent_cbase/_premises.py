@@ -4,6 +4,7 @@ The C code of a native step stands for a few Python functions of gevent. They ar
 their source text, with those it was written for; if one differs, or its source is not there to
 be read, the step stays off and gevent's own code runs.
 """
+import functools
 import hashlib
 import inspect
 
@@ -11,16 +12,17 @@ import inspect
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
 
 
+@functools.lru_cache(maxsize=64)
 def digest(part):
-    """SHA-256 of the source text of a function or class."""
-    code = getattr(part, '__code__', part)  # of a function that wraps another, its own
-    return hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
+    """SHA-256 of the source text of a class or code object."""
+    return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
 
 
 def difference(parts, known):
     """The first of the *parts*, a dict, whose source is not the *known* one, as text; or None."""
     for name, part in parts.items():
-        if digest(part) != known[name]:
+        code = getattr(part, '__code__', part)  # of a function that wraps another, its own
+        if digest(code) != known[name]:
             return 'gevent has another %s' % name
 
 

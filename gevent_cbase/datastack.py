@@ -14,7 +14,6 @@ on with its own copy. It holds ``max_chunks`` chunks at most, which is ``max_chu
 16 KiB of address space; of that, a chunk takes as much real memory as its greenlets have
 touched, most often the first page or two.
 """
-import os
 import sys
 from collections import namedtuple
 
@@ -39,8 +38,8 @@ __all__ = ['DEFAULT_MAX_CHUNKS', 'Stats', 'disable', 'enable', 'is_enabled', 'st
 #: larger bursts gain, in proportion to the memory.
 DEFAULT_MAX_CHUNKS = 1024
 
-#: values of the environment variable GEVENT_CBASE_DATASTACK that keep install() from enabling
-OFF = ('0', 'no', 'off', 'false')
+#: whether it is there on this platform
+BUILT = hasattr(_cbase, '_datastack_enable')
 
 Stats = namedtuple('Stats', 'hits misses cached limit')
 Stats.__doc__ = """What stats() returns."""
@@ -74,7 +73,7 @@ def disable():
     global _by_install, _failure
     _by_install = False
     _failure = None
-    if hasattr(_cbase, '_datastack_disable'):
+    if BUILT:
         _cbase._datastack_disable()
 
 
@@ -91,7 +90,7 @@ def why_off():
 
     .. versionadded:: 1.0
     """
-    if not hasattr(_cbase, '_datastack_enable'):
+    if not BUILT:
         return 'not built on this platform'
     if sys.version_info < (3, 11):
         return 'CPython %d.%d has no data stack' % sys.version_info[:2]
@@ -111,14 +110,14 @@ def stats():
 
     .. versionadded:: 1.0
     """
-    if not hasattr(_cbase, '_datastack_stats'):
+    if not BUILT:
         return Stats(0, 0, 0, 0)
     return Stats(*_cbase._datastack_stats())
 
 
 def _enable(max_chunks):
     global _failure
-    if not hasattr(_cbase, '_datastack_enable'):
+    if not BUILT:
         return False
     was_on = stats().limit
     _cbase._datastack_enable(max_chunks)
@@ -142,7 +141,7 @@ def _works():
 
 
 def _forbidden():
-    return (os.environ.get('GEVENT_CBASE_DATASTACK', '').strip().lower() in OFF
+    return (_switches.says_no('GEVENT_CBASE_DATASTACK')
             or _switches.why_off('datastack') is not None)
 
 

@@ -89,6 +89,7 @@ typedef struct {
 
 /* pool_steps.c: gevent.pool.Pool. Owned, never freed. */
 typedef struct {
+    int looked_for;
     cbase_premises full, spawn; // both with the class Pool
     PyObject *full_function, *spawn_function;
     PyObject *PoolFull;
@@ -285,11 +286,10 @@ int cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, si
 int cbase_premises_set(cbase_premises *premises, PyObject *given);
 /* 1, 0 or -1. If a class has changed, `module`.prepare() is called to compare it. */
 int cbase_premises_hold(cbase_premises *premises, const char *module);
-/* module.prepare(): 0 or -1 */
-int cbase_premises_prepare(const char *module);
+/* Has `module`.prepare() called, once, when the module `needed` is loaded: 0 or -1. */
+int cbase_premises_find(int *looked_for, const char *needed, const char *module);
 
-/* ---- stream.c: accept and close of gevent's stream servers;
- * sockaddr.c, watchers.c ---- */
+/* ---- stream.c: accept and close of gevent's stream servers ---- */
 
 #if defined(__linux__) && !defined(CBASE_PORTABLE)
 #define CBASE_HAVE_STREAM 1
@@ -306,9 +306,11 @@ int cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result);
  * called, or -1. */
 int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
 
+/* sockaddr.c: addresses of clients */
 int cbase_sockaddr_known(int family);
 /* The address as Python has it. `address` is filled with zeros behind its `length`. */
 PyObject *cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length);
+
 /* watchers.c: io watchers of accepted sockets */
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
 int cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);

@@ -6,7 +6,6 @@
 #define CBASE_NAMES_H
 
 #define CBASE_NAMES(X)                                                                            \
-    X(GeventSocket)                                                                               \
     X(__dict__)                                                                                   \
     X(__name__)                                                                                   \
     X(__self__)                                                                                   \
@@ -63,7 +62,6 @@
     X(pop)                                                                                        \
     X(rawlink)                                                                                    \
     X(release)                                                                                    \
-    X(rsplit)                                                                                     \
     X(set)                                                                                        \
     X(set_handle)                                                                                 \
     X(set_listener)                                                                               \

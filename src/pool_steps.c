@@ -207,7 +207,7 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_pool_find(cbase_state *st)
 {
-    return st->pool_steps.spawn_function == NULL ? cbase_premises_prepare(MODULE) : 0;
+    return cbase_premises_find(&st->pool_steps.looked_for, "gevent.pool", MODULE);
 }
 
 PyMethodDef cbase_pool_functions[] = {

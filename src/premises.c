@@ -7,12 +7,22 @@
 
 /* ---- what was compared ---- */
 
+/* Counts what is in a tuple: 0, or -1 if these are more than there is room for. */
+static int
+take_count(PyObject *tuple, Py_ssize_t room, Py_ssize_t *count)
+{
+    *count = PyTuple_GET_SIZE(tuple);
+    if (*count > room) {
+        PyErr_SetString(PyExc_ValueError, "too many premises");
+        return -1;
+    }
+    return 0;
+}
+
 static int
 take_functions(cbase_premises *p, PyObject *functions)
 {
-    p->functions = PyTuple_GET_SIZE(functions);
-    if (p->functions > CBASE_FUNCTIONS) {
-        PyErr_SetString(PyExc_ValueError, "too many functions");
+    if (take_count(functions, CBASE_FUNCTIONS, &p->functions) < 0) {
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->functions; i++) {
@@ -32,9 +42,7 @@ take_functions(cbase_premises *p, PyObject *functions)
 static int
 take_globals(cbase_premises *p, PyObject *globals)
 {
-    p->globals = PyTuple_GET_SIZE(globals);
-    if (p->globals > CBASE_GLOBALS) {
-        PyErr_SetString(PyExc_ValueError, "too many globals");
+    if (take_count(globals, CBASE_GLOBALS, &p->globals) < 0) {
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->globals; i++) {
@@ -65,9 +73,7 @@ same_versions(const unsigned int *one, const unsigned int *other)
 static int
 take_classes(cbase_premises *p, PyObject *classes)
 {
-    p->classes = PyTuple_GET_SIZE(classes);
-    if (p->classes > CBASE_CLASSES) {
-        PyErr_SetString(PyExc_ValueError, "too many classes");
+    if (take_count(classes, CBASE_CLASSES, &p->classes) < 0) {
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->classes; i++) {
@@ -148,8 +154,9 @@ same_globals(const cbase_premises *p)
     return 1;
 }
 
-int
-cbase_premises_prepare(const char *module)
+/* module.prepare(): 0 or -1 */
+static int
+prepare(const char *module)
 {
     PyObject *imported = PyImport_ImportModule(module);
     PyObject *result = imported == NULL ? NULL : PyObject_CallMethod(imported, "prepare", NULL);
@@ -159,6 +166,25 @@ cbase_premises_prepare(const char *module)
     return result == NULL ? -1 : 0;
 }
 
+int
+cbase_premises_find(int *looked_for, const char *needed, const char *module)
+{
+    if (*looked_for) {
+        return 0;
+    }
+    PyObject *name = PyUnicode_FromString(needed);
+    if (name == NULL) {
+        return -1;
+    }
+    int loaded = PyMapping_HasKey(PyImport_GetModuleDict(), name);
+    Py_DECREF(name);
+    if (!loaded) {
+        return 0;
+    }
+    *looked_for = 1;
+    return prepare(module);
+}
+
 /* A class has changed: compare all of it again, once. */
 static int
 look_again(cbase_premises *p, const unsigned int *now, const char *module)
@@ -166,7 +192,7 @@ look_again(cbase_premises *p, const unsigned int *now, const char *module)
     if (same_versions(now, p->looked_at)) {
         return 0;
     }
-    if (cbase_premises_prepare(module) < 0) {
+    if (prepare(module) < 0) {
         return -1;
     }
     read_versions(p, p->looked_at);

@@ -500,20 +500,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_stream_find(cbase_state *st)
 {
-    if (st->stream.looked_for) {
-        return 0;
-    }
-    PyObject *name = PyUnicode_FromString("gevent.server");
-    if (name == NULL) {
-        return -1;
-    }
-    int loaded = PyMapping_HasKey(PyImport_GetModuleDict(), name);
-    Py_DECREF(name);
-    if (!loaded) {
-        return 0;
-    }
-    st->stream.looked_for = 1;
-    return cbase_premises_prepare(MODULE);
+    return cbase_premises_find(&st->stream.looked_for, "gevent.server", MODULE);
 }
 
 static PyObject *

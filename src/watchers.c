@@ -1,9 +1,8 @@
 /* Io watchers of accepted sockets, used again for the next socket with the same descriptor.
  *
- * Every socket of gevent has two io watchers of its own. Most handlers never wait for it;
- * when the socket is closed, its watchers are as new then, and since the system
- * gives out the lowest free descriptor, the next connection needs just these: same loop, same
- * descriptor, same events.
+ * Every socket of gevent has two io watchers of its own. If the handler never waits, they are as
+ * new when the socket is closed, and since the system gives out the lowest free descriptor, the
+ * next connection needs just these: same loop, same descriptor, same events.
  *
  * A watcher is kept only if nobody else refers to it and its bytes, behind the object header, are
  * those that it was born with: there is no other state in which two watchers could differ.

@@ -190,3 +190,18 @@ def outcome(function, *args, **kwargs):
         return function(*args, **kwargs)
     except BaseException as ex:
         return ex
+
+
+def frames(steps, function, *args):
+    """Call *function*; those of *steps*, names by code object, that ran."""
+    seen = []
+
+    def note(frame, event, arg):
+        if event == 'call' and frame.f_code in steps:
+            seen.append(steps[frame.f_code])
+    sys.setprofile(note)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return seen

@@ -19,6 +19,7 @@ from gevent import get_hub
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.pool import Group, Pool, PoolFull
 
+import helpers
 from helpers import LOOPBACK, FakeListener, FakeLoop, ask, by_hand, echo, until
 
 pytestmark = pytest.mark.fast_path
@@ -30,20 +31,7 @@ FULL = ['Pool.full', 'Pool.free_count', 'Group.__len__']
 SPAWN = ['Group.spawn', 'Pool.start', 'Pool.add', 'Group.add']
 BATCH = FULL + SPAWN
 
-
-def frames(function):
-    """Call *function*; the names of the pool's functions that ran."""
-    seen = []
-
-    def note(frame, event, arg):
-        if event == 'call' and frame.f_code in STEPS:
-            seen.append(STEPS[frame.f_code])
-    sys.setprofile(note)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return seen
+frames = functools.partial(helpers.frames, STEPS)
 
 
 def serving(impl, pool, **namespace):

@@ -6,6 +6,7 @@ takes their place with native code where nobody could tell, and calls them every
 """
 import contextlib
 import errno
+import functools
 import gc
 import os
 import re
@@ -26,6 +27,7 @@ import pytest
 from gevent import _socket3, get_hub, server, socket
 from gevent._socketcommon import cancel_wait_ex
 
+import helpers
 from helpers import (
     LOOPBACK, FakeLoop, ask, child_environ, connect, descriptors, echo, python, read_all, until)
 
@@ -46,20 +48,7 @@ CLOSE = ['StreamServer.do_close', 'socket.close', 'socket._real_close', 'socket.
 #: what a greenlet gets that waits for a socket when another one closes it
 CANCELLED = (errno.EBADF, 'File descriptor was closed in another greenlet')
 
-
-def frames(function, *args):
-    """Call *function*; the names of gevent's functions for accepting and closing that ran."""
-    seen = []
-
-    def note(frame, event, arg):
-        if event == 'call' and frame.f_code in STEPS:
-            seen.append(STEPS[frame.f_code])
-    sys.setprofile(note)
-    try:
-        function(*args)
-    finally:
-        sys.setprofile(None)
-    return seen
+frames = functools.partial(helpers.frames, STEPS)
 
 
 class Bench:

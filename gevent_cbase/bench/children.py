@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import gevent_cbase
+from gevent_cbase.bench.report import interleave
 
 #: the folder that gevent_cbase was imported from
 FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(gevent_cbase.__file__)))
@@ -257,6 +258,17 @@ def notes(children):
     """What is off in the children that run on gevent_cbase, one text for each."""
     return sorted({'gevent_cbase: %s is off: %s' % tuple(off)
                    for child in children for off in child.hello.get('off', ())})
+
+
+def run_rounds(report, measures, servers, options, progress):
+    """Interleave *measures*, one round after the other, which *servers* serve; *report* gets what
+    was served, if that was checked, and what is off in the servers.
+    """
+    interleave(measures, options.rounds, progress)
+    if options.check:
+        report.served = (report.served or 0) + (
+            len(measures) * options.count * (options.rounds + 1))
+    report.notes += [note for note in notes(servers) if note not in report.notes]
 
 
 # In the child

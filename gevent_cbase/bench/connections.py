@@ -3,7 +3,7 @@ import contextlib
 import tempfile
 
 from gevent_cbase.bench import children
-from gevent_cbase.bench.report import Report, interleave
+from gevent_cbase.bench.report import Report
 
 TRANSPORTS = ('tcp', 'unix')
 SPAWNS = ('default', 'raw', 'pool', 'none')
@@ -53,13 +53,9 @@ def run(options, progress):
             servers = children.start_servers(
                 stack, [(settings, transport, folder, cores.server, options.check)
                         for settings in wanted], progress)
-            interleave([(result, measure(load, server, options.count, burst))
-                        for result, server in zip(results, servers)], options.rounds, progress)
-            if options.check:
-                report.served = (report.served or 0) + (
-                    len(servers) * options.count * (options.rounds + 1))
-            report.notes += [note for note in children.notes(servers)
-                             if note not in report.notes]
+            measures = [(result, measure(load, server, options.count, burst))
+                        for result, server in zip(results, servers)]
+            children.run_rounds(report, measures, servers, options, progress)
     return report
 
 

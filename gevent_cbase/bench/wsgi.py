@@ -3,7 +3,7 @@ import contextlib
 import tempfile
 
 from gevent_cbase.bench import children
-from gevent_cbase.bench.report import Report, interleave, percentiles
+from gevent_cbase.bench.report import Report, percentiles
 
 SERVERS = {'pywsgi': (), 'gunicorn': ('gunicorn', 'flask')}
 IMPLEMENTATIONS = ('gevent', 'gevent_cbase', 'gevent_cbase without cache')
@@ -54,12 +54,7 @@ def run(options, progress):
                     if name == 'gevent':
                         base = result
                     measures.append((result, measure(load, server, options, keep_alive)))
-            interleave(measures, options.rounds, progress)
-            if options.check:
-                report.served = (report.served or 0) + (
-                    len(measures) * options.count * (options.rounds + 1))
-            report.notes += [note for note in children.notes(servers)
-                             if note not in report.notes]
+            children.run_rounds(report, measures, servers, options, progress)
     return report
 
 
