@@ -4,15 +4,16 @@ The C code of a native step stands for a few Python functions of gevent. They ar
 their source text, with those it was written for; if one differs, or its source is not there to
 be read, the step stays off and gevent's own code runs.
 """
-import functools
 import hashlib
 import inspect
 
 #: what makes objects and sets their attributes
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
 
+#: (name, class or code object) of parts that were found to be the known ones
+_compared = set()
 
-@functools.lru_cache(maxsize=64)
+
 def digest(part):
     """SHA-256 of the source text of a class or code object."""
     return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
@@ -22,8 +23,10 @@ def difference(parts, known):
     """The first of the *parts*, a dict, whose source is not the *known* one, as text; or None."""
     for name, part in parts.items():
         code = getattr(part, '__code__', part)  # of a function that wraps another, its own
-        if digest(code) != known[name]:
-            return 'gevent has another %s' % name
+        if (name, code) not in _compared:
+            if digest(code) != known[name]:
+                return 'gevent has another %s' % name
+            _compared.add((name, code))
 
 
 def not_plain(cls, base, names=PLAIN):

@@ -1,6 +1,5 @@
 """The native steps of stream servers: are they what the installed gevent does? See _premises."""
 import contextlib
-import functools
 import os
 import socket
 import types
@@ -132,7 +131,6 @@ def drop_watchers():
         _cbase._drop_watchers()
 
 
-@functools.lru_cache(maxsize=1)
 def _layout_is_known(raw_class):
     for kind, timeout in (
             ((socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP), 1.5),
