@@ -16,7 +16,7 @@ WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
-nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'sanitizers']
+nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'sanitizers']
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
