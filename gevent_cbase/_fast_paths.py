@@ -4,7 +4,7 @@
 is ``all``. It is for finding out whether one of them is to blame for something, and for the
 tests: each must be right without the others.
 """
-from gevent_cbase import _cbase, _pool, _stream, _switches, datastack
+from gevent_cbase import _cbase, _greenlets, _pool, _stream, _switches, datastack
 
 if _switches.why_off('lookups'):
     _cbase._hooks_switch_off()
@@ -20,5 +20,6 @@ FAST_PATHS = {
     'sockets': _stream.why_off,             # accepting and closing in C
     'watchers': _stream.why_watchers_off,   # those of closed sockets are used again
     'pools': _pool.why_off,                 # full() and spawn() of gevent's Pool in C
+    'greenlets': _greenlets.why_off,         # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept
 }

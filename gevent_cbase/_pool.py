@@ -59,5 +59,6 @@ def _prepare():
             full=((cls,), tuple(full.values()), ()),
             spawn=((cls,), tuple(spawn.values()),
                    ((names, 'Group', pool.Group), (names, 'PoolFull', pool.PoolFull))),
-            full_function=cls.full, spawn_function=cls.spawn, PoolFull=pool.PoolFull)
+            full_function=cls.full, spawn_function=cls.spawn, discard_function=cls._discard,
+            PoolFull=pool.PoolFull)
     return reason

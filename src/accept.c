@@ -383,6 +383,7 @@ CBASE_METHOD(server_do_read_loop)
     for (; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }
+    cbase_bound_drop(st);
     Py_DECREF(self);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }

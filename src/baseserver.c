@@ -292,7 +292,7 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
         cbase_except_reraise(&block);
         return -1;
     }
-    return cbase_stream_find(st);
+    return cbase_greenlets_find(st) < 0 ? -1 : cbase_stream_find(st);
 }
 
 static PyObject *

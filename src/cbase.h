@@ -91,9 +91,38 @@ typedef struct {
 typedef struct {
     int looked_for;
     cbase_premises full, spawn; // both with the class Pool
-    PyObject *full_function, *spawn_function;
+    PyObject *full_function, *spawn_function, *discard_function;
     PyObject *PoolFull;
 } cbase_pool_steps;
+
+/* bound.c */
+enum {
+    CBASE_DO_CLOSE,
+    CBASE_DISCARD,
+    CBASE_BOUND,
+};
+
+/* greenlets.c: gevent's Greenlet and spawn_raw. Owned, never freed. */
+#define CBASE_STACK_LIMIT 16 /* frames of a spawning stack; gevent has 10 */
+
+typedef struct {
+    int looked_for;
+    cbase_premises spawn, raw;
+    PyTypeObject *class, *raw_class; // Greenlet, TrackedRawGreenlet
+    PyObject *spawn_function;        // of the class method Greenlet.spawn
+    PyObject *spawn_raw;
+    PyObject *get_hub, *getcurrent;
+    PyObject *config, *setting; // gevent.config, and its setting track_greenlet_tree
+    Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals,
+        spawning_stack; // offsets
+    /* The last stack that gevent has made, and the Python frames it stands for. */
+    PyObject *stack;
+    int limit, depth;
+    struct {
+        PyCodeObject *code; // borrowed from the stack
+        int lasti;
+    } frame[CBASE_STACK_LIMIT];
+} cbase_greenlets;
 
 typedef struct {
 #define X(name) PyObject *s_##name;
@@ -126,6 +155,8 @@ typedef struct {
     cbase_hooks hooks[CBASE_HOOKS];
     cbase_stream stream;
     cbase_pool_steps pool_steps;
+    cbase_greenlets greenlets;
+    PyObject *bound[CBASE_BOUND]; // owned; or NULL
 } cbase_state;
 
 /* The state behind `module`, and behind the class that defines the method being called. */
@@ -278,6 +309,33 @@ int cbase_pool_full(cbase_state *st, PyObject *full);
  * has to be called. */
 int cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                      PyObject **greenlet);
+
+/* ---- bound.c: bound methods that the connections of a batch share ---- */
+
+/* `function` bound to `self`, owned: the same object until another one is wanted or a batch ends.
+ */
+PyObject *cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self);
+/* At the end of each batch, so that nothing is kept alive by it. */
+void cbase_bound_drop(cbase_state *st);
+
+/* ---- greenlets.c: Greenlet(), Greenlet.spawn() and spawn_raw() of gevent ---- */
+
+#define CBASE_SPAWN_ARGS 4 /* at most */
+
+extern PyMethodDef cbase_greenlets_functions[];
+
+/* Looks for what the steps need. */
+int cbase_greenlets_find(cbase_state *st);
+/* cls(*args), if `cls` is gevent's Greenlet, and spawn(*args), if that is gevent's; there is at
+ * least one argument. 1 and the greenlet or NULL with an exception, or 0 if it has to be called.
+ */
+int cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
+                       PyObject **greenlet);
+/* greenlet.rawlink(callback), if it is a Greenlet that was just made and nobody has seen yet: 1, 0
+ * if that has to be called, or -1. */
+int cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback);
+int cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
+                         PyObject **greenlet);
 
 /* ---- premises.c: is gevent's code still what it was? ---- */
 

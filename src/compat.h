@@ -3,6 +3,7 @@
 #define CBASE_COMPAT_H
 
 #include <Python.h>
+#include <frameobject.h>
 
 #if PY_VERSION_HEX < 0x030A0000
 #error "gevent_cbase needs CPython 3.10 or newer"
@@ -89,6 +90,17 @@ compat_type_version(PyTypeObject *type)
     }
 #endif
     return type->tp_version_tag;
+}
+
+/* frame.f_lasti: where in its code a frame is. */
+static inline int
+compat_frame_lasti(PyFrameObject *frame)
+{
+#if PY_VERSION_HEX >= 0x030B0000
+    return PyFrame_GetLasti(frame);
+#else
+    return frame->f_lasti;
+#endif
 }
 
 #endif

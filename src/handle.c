@@ -84,13 +84,13 @@ parts_clear(parts *p)
 
 /* The parts as the hooks have them: 1, 0 if these do not tell all of them, or -1. */
 static int
-known_parts(const cbase_hooks *hooks, PyObject *self, parts *p)
+known_parts(cbase_state *st, const cbase_hooks *hooks, PyObject *self, parts *p)
 {
     if (hooks == NULL || hooks->spawn == NULL || hooks->handle == NULL) {
         return 0;
     }
     if (hooks->close_function != NULL) {
-        p->close = PyMethod_New(hooks->close_function, self);
+        p->close = cbase_bound_get(st, CBASE_DO_CLOSE, hooks->close_function, self);
         if (p->close == NULL) {
             return -1;
         }
@@ -106,7 +106,7 @@ known_parts(const cbase_hooks *hooks, PyObject *self, parts *p)
 static int
 find_parts(cbase_state *st, PyObject *self, const cbase_hooks *hooks, parts *p)
 {
-    int known = known_parts(hooks, self, p);
+    int known = known_parts(st, hooks, self, p);
 
     if (known != 0) {
         return known < 0 ? -1 : 0;
@@ -132,7 +132,9 @@ cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
     }
     else {
         PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
-        if (!cbase_pool_spawn(st, p.spawn, call, 4, &result)) {
+        if (!cbase_greenlet_spawn(st, p.spawn, call, 4, &result)
+            && !cbase_pool_spawn(st, p.spawn, call, 4, &result))
+        {
             result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
         }
     }

@@ -71,7 +71,7 @@ import_gevent(cbase_state *st)
 
 static PyMethodDef *const functions[] = {
     cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions,
-    cbase_pool_functions,      cbase_run_functions,
+    cbase_pool_functions,      cbase_run_functions,    cbase_greenlets_functions,
 #ifdef CBASE_HAVE_STREAM
     cbase_stream_functions,
 #endif

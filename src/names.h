@@ -14,6 +14,7 @@
     X(_empty_event)                                                                               \
     X(_formatinfo)                                                                                \
     X(_handle)                                                                                    \
+    X(_run)                                                                                       \
     X(_semaphore)                                                                                 \
     X(_spawn)                                                                                     \
     X(_start_accepting_if_started)                                                                \
@@ -62,22 +63,29 @@
     X(pop)                                                                                        \
     X(rawlink)                                                                                    \
     X(release)                                                                                    \
+    X(run_callback)                                                                               \
     X(set)                                                                                        \
     X(set_handle)                                                                                 \
     X(set_listener)                                                                               \
     X(set_spawn)                                                                                  \
+    X(settings)                                                                                   \
     X(size)                                                                                       \
     X(socket)                                                                                     \
     X(spawn)                                                                                      \
+    X(spawn_tree_locals)                                                                          \
+    X(spawning_greenlet)                                                                          \
     X(start)                                                                                      \
     X(start_accepting)                                                                            \
     X(started)                                                                                    \
     X(stop)                                                                                       \
     X(stop_accepting)                                                                             \
     X(stop_timeout)                                                                               \
+    X(switch)                                                                                     \
     X(timeout)                                                                                    \
     X(timer)                                                                                      \
+    X(track_greenlet_tree)                                                                        \
     X(unlink)                                                                                     \
+    X(value)                                                                                      \
     X(wait)                                                                                       \
     X(write)
 

@@ -94,24 +94,39 @@ acquire(cbase_state *st, PyObject *semaphore)
     return acquired > 0 ? 0 : -1;
 }
 
+/* self._discard */
+static PyObject *
+get_discard(cbase_state *st, PyObject *pool)
+{
+    int hidden = cbase_dict_has(pool, st->s__discard);
+    int known = hidden == 0 ? cbase_premises_hold(&st->pool_steps.spawn, MODULE) : 0;
+
+    if (hidden < 0 || known < 0) {
+        return NULL;
+    }
+    return known ? cbase_bound_get(st, CBASE_DISCARD, st->pool_steps.discard_function, pool)
+                 : PyObject_GetAttr(pool, st->s__discard);
+}
+
 /* rawlink(self._discard), if the greenlet has that method. */
 static int
 link_greenlet(cbase_state *st, PyObject *pool, PyObject *greenlet)
 {
-    PyObject *rawlink, *discard, *result = NULL;
-    int found = compat_get_optional(greenlet, st->s_rawlink, &rawlink);
+    PyObject *rawlink = NULL, *result = NULL;
+    PyObject *discard = get_discard(st, pool);
+    int done = discard == NULL ? -1 : cbase_greenlet_link(st, greenlet, discard);
 
-    if (found <= 0) {
-        return found;
+    if (done == 0) {
+        done = compat_get_optional(greenlet, st->s_rawlink, &rawlink);
     }
-    discard = PyObject_GetAttr(pool, st->s__discard);
-    if (discard != NULL) {
+    if (rawlink != NULL) {
         result = PyObject_CallOneArg(rawlink, discard);
-        Py_DECREF(discard);
+        done = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+        Py_DECREF(rawlink);
     }
-    Py_DECREF(rawlink);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    Py_XDECREF(discard);
+    return done < 0 ? -1 : 0;
 }
 
 /* Group.add(self, greenlet) */
@@ -168,7 +183,9 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
     }
     if (known > 0) {
         PyObject *cls = PyObject_GetAttr(pool, st->s_greenlet_class);
-        *greenlet = cls == NULL ? NULL : PyObject_Vectorcall(cls, args, nargs, NULL);
+        if (cls != NULL && !cbase_greenlet_new(st, cls, args, nargs, greenlet)) {
+            *greenlet = PyObject_Vectorcall(cls, args, nargs, NULL);
+        }
         Py_XDECREF(cls);
         if (*greenlet != NULL
             && (add(st, pool, *greenlet) < 0 || cbase_run(*greenlet, st->s_start) < 0)) {
@@ -185,13 +202,15 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
 static PyObject *
 pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"full", "spawn", "full_function", "spawn_function", "PoolFull", NULL};
+    static char *names[] = {
+        "full", "spawn", "full_function", "spawn_function", "discard_function", "PoolFull", NULL};
     cbase_pool_steps *steps = &cbase_module_state(module)->pool_steps;
     cbase_pool_steps given = *steps;
     PyObject *full, *spawn;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOO:_pool_prepare", names, &full, &spawn,
-                                     &given.full_function, &given.spawn_function, &given.PoolFull)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOO:_pool_prepare", names, &full, &spawn,
+                                     &given.full_function, &given.spawn_function,
+                                     &given.discard_function, &given.PoolFull)
         || cbase_premises_set(&given.full, full) < 0
         || cbase_premises_set(&given.spawn, spawn) < 0)
     {
@@ -199,6 +218,7 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     Py_INCREF(given.full_function);
     Py_INCREF(given.spawn_function);
+    Py_INCREF(given.discard_function);
     Py_INCREF(given.PoolFull);
     *steps = given;
     Py_RETURN_NONE;

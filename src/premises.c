@@ -199,16 +199,27 @@ look_again(cbase_premises *p, const unsigned int *now, const char *module)
     return same_versions(p->looked_at, p->compared);
 }
 
+/* Whether all classes are in the version in which they were compared. */
+static int
+same_classes(const cbase_premises *p)
+{
+    for (Py_ssize_t i = 0; i < p->classes; i++) {
+        if (compat_type_version(p->class[i]) != p->compared[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 int
 cbase_premises_hold(cbase_premises *p, const char *module)
 {
-    unsigned int now[CBASE_CLASSES];
-
     if (p->classes == 0) {
         return 0;
     }
-    read_versions(p, now);
-    if (!same_versions(now, p->compared)) {
+    if (!same_classes(p)) {
+        unsigned int now[CBASE_CLASSES];
+        read_versions(p, now);
         int again = look_again(p, now, module);
         if (again <= 0) {
             return again;

@@ -239,34 +239,56 @@ new_closed_socket(cbase_state *st, const raw_socket *raw)
     return closed;
 }
 
+/* raw.close() */
+static int
+close_fd(raw_socket *raw)
+{
+    int fd = raw->fd, failed;
+
+    if (fd < 0) {
+        return 0;
+    }
+    raw->fd = -1;
+    Py_BEGIN_ALLOW_THREADS;
+    failed = close(fd) < 0 && errno != ECONNRESET;
+    Py_END_ALLOW_THREADS;
+    if (failed) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
 /* Closes the descriptor, at once unless the loop still needs it: _drop_ref_on_close(). */
 static int
 close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
 {
     PyObject *loop = PyObject_GetAttr(hub, st->s_loop);
-    PyObject *fd = loop == NULL ? NULL : cbase_call(raw, st->s_fileno);
+    PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
     PyObject *defer = fd == NULL ? NULL : cbase_call_one(loop, st->s_closing_fd, fd);
-    PyObject *result = NULL;
-    int later = defer == NULL ? -1 : PyObject_IsTrue(defer);
+    int result = defer == NULL ? -1 : PyObject_IsTrue(defer);
 
-    if (later > 0) {
+    if (result > 0) {
         PyObject *call[2] = {loop, raw};
-        result = PyObject_Vectorcall(st->stream.close_later, call, 2, NULL);
+        PyObject *later = PyObject_Vectorcall(st->stream.close_later, call, 2, NULL);
+        result = later == NULL ? -1 : 0;
+        Py_XDECREF(later);
     }
-    else if (later == 0) {
-        result = cbase_call(raw, st->s_close);
+    else if (result == 0) {
+        result = close_fd((raw_socket *)raw);
     }
     Py_XDECREF(defer);
     Py_XDECREF(fd);
     Py_XDECREF(loop);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return result;
 }
 
 static PyObject *
 close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 2) {
+    PyTypeObject *known = cbase_module_state(module)->stream.accept.class[CBASE_RAW_SOCKET];
+
+    if (nargs != 2 || !Py_IS_TYPE(args[1], known)) {
         PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes a hub and a socket");
         return NULL;
     }

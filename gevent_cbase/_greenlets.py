@@ -1,0 +1,69 @@
+"""The native steps of greenlets: are they what the installed gevent does? See _premises."""
+import types
+
+from gevent_cbase import _cbase, _premises, _switches
+
+#: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
+KNOWN = {
+    'Config.track_greenlet_tree':
+        '3926fde0715d710ab1b6845a17653ad9ecb27f476f100630ad041aa59e80765a',
+    'Setting.get':
+        '67f69c31adbc9645d622dfb4d1cb1ca884168b7fea72eeae595abb8ac8e7889a',
+    'spawn_raw':
+        'ec6e5f26bdbb9ad9a7cee5f489b7e8e9b412c0bceda4abd417c1cfbb249df577',
+}
+
+#: Py_TPFLAGS_IMMUTABLETYPE
+IMMUTABLE = 1 << 8
+
+
+def why_off():
+    """Why the native steps are off, as text; None if they are on."""
+    return prepare()
+
+
+def prepare():
+    """Switch the native steps on if they are right, and return why they are not, or None.
+
+    Called when the first server is made, and again when the configuration's classes have changed.
+    """
+    return _switches.why_off('greenlets') or _premises.tried(_prepare)
+
+
+def _prepare():
+    from greenlet import getcurrent
+
+    from gevent import Greenlet, _hub_local, config, hub, version_info
+    if version_info[:2] > (26, 9):
+        return 'gevent may make them in another way'
+    raw_class = hub.TrackedRawGreenlet
+    if isinstance(Greenlet.spawn.__func__, types.FunctionType):
+        return 'not with gevent in pure Python'
+    for cls in Greenlet, raw_class:
+        if not cls.__flags__ & IMMUTABLE:
+            return '%s may be changed' % cls.__name__
+    if not config.track_greenlet_tree:
+        return 'GEVENT_TRACK_GREENLET_TREE is off'
+    setting = config.settings['track_greenlet_tree']
+    functions = {
+        'Config.track_greenlet_tree': type(config).track_greenlet_tree.fget,
+        'Setting.get': type(setting).get,
+    }
+    raw = dict(functions, spawn_raw=hub.spawn_raw)
+    reason = (_premises.difference(raw, KNOWN)
+              or _premises.not_plain(type(config), object, ('__getattribute__',))
+              or _premises.not_plain(type(setting), object))
+    if reason is not None:
+        return reason
+    classes, names = (type(config), type(setting)), vars(hub)
+    get_hub = _hub_local.get_hub_noargs
+    _cbase._greenlets_prepare(
+        spawn=(classes, tuple(functions.values()), ()),
+        raw=(classes, tuple(raw.values()),
+             ((names, '_get_hub_noargs', get_hub), (names, 'GEVENT_CONFIG', config),
+              (names, 'TrackedRawGreenlet', raw_class))),
+        made=Greenlet(_prepare), fresh=Greenlet.__new__(Greenlet),
+        limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
+        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=hub.spawn_raw,
+        raw_class=raw_class)
+    return None

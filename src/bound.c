@@ -1,0 +1,29 @@
+/* Bound methods that the connections of a batch share: one object fewer for each connection, and
+ * with that, often, no run of the garbage collector for a batch.
+ */
+#include "cbase.h"
+
+PyObject *
+cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self)
+{
+    PyObject *method = st->bound[which];
+
+    if (method == NULL || PyMethod_GET_FUNCTION(method) != function
+        || PyMethod_GET_SELF(method) != self)
+    {
+        method = PyMethod_New(function, self);
+        if (method == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(st->bound[which], method);
+    }
+    return Py_NewRef(method);
+}
+
+void
+cbase_bound_drop(cbase_state *st)
+{
+    for (int i = 0; i < CBASE_BOUND; i++) {
+        Py_CLEAR(st->bound[i]);
+    }
+}

@@ -1,0 +1,455 @@
+/* Native steps for the greenlets of handlers: what Greenlet(...), Greenlet.spawn() and spawn_raw()
+ * of gevent do, with the notes about who spawned it, but without looking up the configuration in
+ * Python and without walking the same stack for every connection.
+ *
+ * gevent's classes are compiled and immutable; gevent_cbase._greenlets finds out where a Greenlet
+ * keeps its attributes by comparing one with a new, uninitialized one.
+ *
+ * CAUTION: writes fields of gevent's objects, found like that. A Greenlet has its spawner's stack,
+ * which is read-only, in common with those before it that were spawned from the same place.
+ */
+#include "cbase.h"
+
+#define MODULE "gevent_cbase._greenlets"
+
+static PyObject **
+field(PyObject *obj, Py_ssize_t offset)
+{
+    return (PyObject **)((char *)obj + offset);
+}
+
+/* Sets a field to a value, which is stolen: 0, or -1 if there is no value. */
+static int
+set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
+{
+    if (value == NULL) {
+        return -1;
+    }
+    Py_XSETREF(*field(obj, offset), value);
+    return 0;
+}
+
+/* ---- is it tracked who spawned what? ---- */
+
+/* Whether gevent.config.track_greenlet_tree is true: 1, 0 if that has to be asked, or -1. */
+static int
+is_tracked(cbase_state *st)
+{
+    const cbase_greenlets *g = &st->greenlets;
+    PyObject *settings = PyObject_GenericGetAttr(g->config, st->s_settings);
+    int known = settings == NULL ? -1 : 0;
+
+    if (settings != NULL && PyDict_CheckExact(settings)) {
+        PyObject *setting = PyDict_GetItemWithError(settings, st->s_track_greenlet_tree);
+        known = setting != NULL && setting == g->setting;
+        if (setting == NULL && PyErr_Occurred()) {
+            known = -1;
+        }
+    }
+    Py_XDECREF(settings);
+    if (known > 0) {
+        PyObject *value = PyObject_GenericGetAttr(g->setting, st->s_value);
+        known = value == NULL ? -1 : value == Py_True;
+        Py_XDECREF(value);
+    }
+    return known;
+}
+
+/* ---- the stack of the spawner ---- */
+
+/* Whether the Python frames that run now are where those of the last stack were. */
+static int
+is_last_stack(const cbase_greenlets *g)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    int i = 0;
+
+    Py_XINCREF(frame);
+    while (frame != NULL && i < g->depth) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        int same = code == g->frame[i].code && compat_frame_lasti(frame) == g->frame[i].lasti;
+        Py_DECREF(code);
+        if (!same) {
+            break;
+        }
+        Py_SETREF(frame, PyFrame_GetBack(frame));
+        i++;
+    }
+    int whole = i == g->depth && (frame == NULL || i == g->limit);
+    Py_XDECREF(frame);
+    return g->stack != NULL && whole;
+}
+
+/* Remembers the stack of a greenlet that was made just now; steals it. */
+static void
+remember_stack(cbase_greenlets *g, PyObject *stack)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+
+    Py_XINCREF(frame);
+    g->depth = 0;
+    while (frame != NULL && g->depth < g->limit) {
+        PyCodeObject *code = PyFrame_GetCode(frame); // which the stack owns
+        g->frame[g->depth].code = code;
+        g->frame[g->depth].lasti = compat_frame_lasti(frame);
+        g->depth++;
+        Py_DECREF(code);
+        Py_SETREF(frame, PyFrame_GetBack(frame));
+    }
+    Py_XDECREF(frame);
+    Py_XSETREF(g->stack, stack);
+}
+
+/* ---- Greenlet(run, ...) ---- */
+
+/* greenlet.__init__(new, run, hub) */
+static int
+init_base(PyObject *new, PyObject *run, PyObject *hub)
+{
+    PyObject *args = PyTuple_Pack(2, run, hub);
+    int result = args == NULL ? -1 : Py_TYPE(new)->tp_base->tp_init(new, args, NULL);
+
+    Py_XDECREF(args);
+    return result;
+}
+
+static PyObject *
+tuple_of(PyObject *const *items, size_t count)
+{
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+
+    for (size_t i = 0; tuple != NULL && i < count; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(items[i]));
+    }
+    return tuple;
+}
+
+/* Greenlet(*args) with the last stack, spawned by `spawner`, which has these `locals`. */
+static PyObject *
+make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *const *args,
+              size_t nargs)
+{
+    const cbase_greenlets *g = &st->greenlets;
+    PyObject *hub = PyObject_CallNoArgs(g->get_hub);
+    PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
+
+    if (new != NULL
+        && (init_base(new, Py_None, hub) < 0 || PyObject_SetAttr(new, st->s__run, args[0]) < 0
+            || set_field(new, g->args, tuple_of(args + 1, nargs - 1)) < 0
+            || set_field(new, g->kwargs, PyDict_New()) < 0
+            || set_field(new, g->links, PyList_New(0)) < 0
+            || set_field(new, g->spawning_greenlet, PyWeakref_NewRef(spawner, NULL)) < 0
+            || set_field(new, g->spawn_tree_locals, Py_NewRef(locals)) < 0
+            || set_field(new, g->spawning_stack, Py_NewRef(g->stack)) < 0))
+    {
+        Py_CLEAR(new);
+    }
+    Py_XDECREF(hub);
+    return new;
+}
+
+/* Greenlet(*args) itself; the next ones can have its stack. */
+static PyObject *
+first_greenlet(cbase_state *st, PyObject *const *args, size_t nargs)
+{
+    cbase_greenlets *g = &st->greenlets;
+    PyObject *new = PyObject_Vectorcall((PyObject *)g->class, args, nargs, NULL);
+
+    if (new != NULL) {
+        remember_stack(g, Py_NewRef(*field(new, g->spawning_stack)));
+    }
+    return new;
+}
+
+/* The current greenlet and its spawn_tree_locals, if it has some: 1, 0 or -1. */
+static int
+find_spawner(cbase_state *st, PyObject **spawner, PyObject **locals)
+{
+    *locals = NULL;
+    *spawner = PyObject_CallNoArgs(st->greenlets.getcurrent);
+    return *spawner == NULL ? -1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
+}
+
+int
+cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
+                   PyObject **greenlet)
+{
+    cbase_greenlets *g = &st->greenlets;
+    PyObject *spawner = NULL, *locals = NULL;
+
+    *greenlet = NULL;
+    if (cls != (PyObject *)g->class || args[0] == Py_None || !PyCallable_Check(args[0])) {
+        return 0;
+    }
+    int known = cbase_premises_hold(&g->spawn, MODULE);
+    if (known > 0) {
+        known = is_tracked(st);
+    }
+    if (known > 0) {
+        known = find_spawner(st, &spawner, &locals);
+    }
+    if (known > 0) {
+        known = PyDict_CheckExact(locals) || locals == Py_None;
+    }
+    if (known > 0) {
+        *greenlet = is_last_stack(g) ? make_greenlet(st, spawner, locals, args, nargs)
+                                     : first_greenlet(st, args, nargs);
+    }
+    Py_XDECREF(locals);
+    Py_XDECREF(spawner);
+    return known != 0;
+}
+
+int
+cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback)
+{
+    const cbase_greenlets *g = &st->greenlets;
+
+    if (!Py_IS_TYPE(greenlet, g->class) || Py_REFCNT(greenlet) != 1) {
+        return 0;
+    }
+    PyObject *links = *field(greenlet, g->links);
+    if (!PyList_CheckExact(links)) {
+        return 0;
+    }
+    return PyList_Append(links, callback) < 0 ? -1 : 1;
+}
+
+/* ---- spawn ---- */
+
+/* TrackedRawGreenlet(run, hub) */
+static PyObject *
+make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
+{
+    PyTypeObject *class = st->greenlets.raw_class;
+    PyObject *spawner = NULL, *locals = NULL, *ref = NULL, *new = NULL;
+    int found = find_spawner(st, &spawner, &locals);
+
+    if (found == 0) { // it gets some
+        PyObject *args[2] = {run, hub};
+        new = PyObject_Vectorcall((PyObject *)class, args, 2, NULL);
+    }
+    else if (found > 0 && (ref = PyWeakref_NewRef(spawner, NULL)) != NULL) {
+        new = class->tp_new(class, st->no_args, NULL);
+        if (new != NULL
+            && (init_base(new, run, hub) < 0
+                || PyObject_SetAttr(new, st->s_spawning_greenlet, ref) < 0
+                || PyObject_SetAttr(new, st->s_spawn_tree_locals, locals) < 0))
+        {
+            Py_CLEAR(new);
+        }
+    }
+    Py_XDECREF(ref);
+    Py_XDECREF(locals);
+    Py_XDECREF(spawner);
+    return new;
+}
+
+/* loop.run_callback(greenlet.switch, *args) */
+static int
+schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *args, size_t nargs)
+{
+    PyObject *call[CBASE_SPAWN_ARGS + 2] = {loop, PyObject_GetAttr(greenlet, st->s_switch)};
+    PyObject *callback = NULL;
+
+    if (call[1] != NULL) {
+        memcpy(call + 2, args, nargs * sizeof(*args));
+        callback = PyObject_VectorcallMethod(st->s_run_callback, call, nargs + 2, NULL);
+        Py_DECREF(call[1]);
+    }
+    Py_XDECREF(callback);
+    return callback == NULL ? -1 : 0;
+}
+
+/* spawn_raw(*args) */
+static PyObject *
+spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
+{
+    PyObject *hub = PyObject_CallNoArgs(st->greenlets.get_hub), *loop = NULL, *new = NULL;
+    int done = -1;
+
+    if (hub == NULL) {
+        return NULL;
+    }
+    loop = PyObject_GetAttr(hub, st->s_loop);
+    new = loop == NULL ? NULL : make_raw_greenlet(st, args[0], hub);
+    if (new != NULL && schedule(st, loop, new, args + 1, nargs - 1) == 0) {
+        Py_SETREF(loop, PyObject_GetAttr(hub, st->s_loop)); // it is read again
+        done = loop == NULL ? -1 : PyObject_SetAttr(new, st->s_loop, loop);
+    }
+    if (done < 0) {
+        Py_CLEAR(new);
+    }
+    Py_XDECREF(loop);
+    Py_DECREF(hub);
+    return new;
+}
+
+/* spawn_raw(*args): 1 and the greenlet or NULL, or 0 if it has to be called. */
+static int
+call_spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **greenlet)
+{
+    *greenlet = NULL;
+    if (nargs > CBASE_SPAWN_ARGS || !PyCallable_Check(args[0])) {
+        return 0;
+    }
+    int known = cbase_premises_hold(&st->greenlets.raw, MODULE);
+    if (known > 0) {
+        known = is_tracked(st);
+    }
+    if (known > 0) {
+        *greenlet = spawn_raw(st, args, nargs);
+    }
+    return known != 0;
+}
+
+int
+cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
+                     PyObject **greenlet)
+{
+    const cbase_greenlets *g = &st->greenlets;
+
+    if (g->class == NULL) {
+        return 0;
+    }
+    if (spawn == g->spawn_raw) {
+        return call_spawn_raw(st, args, nargs, greenlet);
+    }
+    if (!Py_IS_TYPE(spawn, &PyMethod_Type) || PyMethod_GET_FUNCTION(spawn) != g->spawn_function) {
+        return 0;
+    }
+    int known = cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
+    if (*greenlet != NULL && cbase_run(*greenlet, st->s_start) < 0) {
+        Py_CLEAR(*greenlet);
+    }
+    return known;
+}
+
+/* ---- preparation ---- */
+
+/* Finds the field of `made`, not set in the uninitialized `fresh`, that holds `value`; where it
+ * is NULL, an empty list. An offset, or -1 if there is not exactly one. */
+static Py_ssize_t
+find_field(PyObject *made, PyObject *fresh, PyObject *value)
+{
+    Py_ssize_t found = -1;
+
+    for (Py_ssize_t i = Py_TYPE(made)->tp_base->tp_basicsize; i < Py_TYPE(made)->tp_basicsize;
+         i += (Py_ssize_t)sizeof(PyObject *))
+    {
+        PyObject *now = *field(made, i);
+        if (now == *field(fresh, i)) {
+            continue; // not set, or what all have in common
+        }
+        if (value != NULL ? now == value : PyList_CheckExact(now) && PyList_GET_SIZE(now) == 0) {
+            if (found >= 0 || *field(fresh, i) != Py_None) {
+                return -1;
+            }
+            found = i;
+        }
+    }
+    return found;
+}
+
+/* How many fields differ. */
+static int
+count_fields(PyObject *made, PyObject *fresh)
+{
+    int count = 0;
+
+    for (Py_ssize_t i = Py_TYPE(made)->tp_base->tp_basicsize; i < Py_TYPE(made)->tp_basicsize;
+         i += (Py_ssize_t)sizeof(PyObject *))
+    {
+        count += *field(made, i) != *field(fresh, i);
+    }
+    return count;
+}
+
+static int
+find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
+{
+    struct {
+        const char *name; // NULL: has none
+        Py_ssize_t *offset;
+    } fields[] = {{"args", &g->args},
+                  {"kwargs", &g->kwargs},
+                  {NULL, &g->links},
+                  {"spawning_greenlet", &g->spawning_greenlet},
+                  {"spawn_tree_locals", &g->spawn_tree_locals},
+                  {"spawning_stack", &g->spawning_stack}};
+
+    if (count_fields(made, fresh) != (int)Py_ARRAY_LENGTH(fields)) {
+        PyErr_SetString(PyExc_TypeError, "a Greenlet has other attributes");
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(fields); i++) {
+        PyObject *value = NULL;
+        if (fields[i].name != NULL
+            && (value = PyObject_GetAttrString(made, fields[i].name)) == NULL) {
+            return -1;
+        }
+        *fields[i].offset = find_field(made, fresh, value);
+        Py_XDECREF(value);
+        if (*fields[i].offset < 0) {
+            PyErr_SetString(PyExc_TypeError, "unknown layout of a Greenlet");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+static PyObject *
+greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"spawn",     "raw",       "made",       "fresh",  "limit",
+                            "method",    "get_hub",   "getcurrent", "config", "setting",
+                            "spawn_raw", "raw_class", NULL};
+    cbase_greenlets *steps = &cbase_module_state(module)->greenlets;
+    cbase_greenlets given = *steps;
+    PyObject *spawn, *raw, *made, *fresh, *method;
+
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$OOOOiO!OOOOOO!:_greenlets_prepare", names, &spawn, &raw, &made, &fresh,
+            &given.limit, &PyMethod_Type, &method, &given.get_hub, &given.getcurrent,
+            &given.config, &given.setting, &given.spawn_raw, &PyType_Type, &given.raw_class))
+    {
+        return NULL;
+    }
+    given.class = Py_TYPE(made);
+    given.spawn_function = PyMethod_GET_FUNCTION(method);
+    if (Py_TYPE(fresh) != given.class || PyMethod_GET_SELF(method) != (PyObject *)given.class
+        || given.limit < 0 || given.limit > CBASE_STACK_LIMIT)
+    {
+        PyErr_SetString(PyExc_TypeError, "another Greenlet");
+        return NULL;
+    }
+    if (find_fields(&given, made, fresh) < 0 || cbase_premises_set(&given.spawn, spawn) < 0
+        || cbase_premises_set(&given.raw, raw) < 0)
+    {
+        return NULL;
+    }
+    PyObject *const owned[] = {(PyObject *)given.class, (PyObject *)given.raw_class,
+                               given.spawn_function,    given.get_hub,
+                               given.getcurrent,        given.config,
+                               given.setting,           given.spawn_raw};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
+        Py_INCREF(owned[i]); // what was there before stays alive: it may be in use
+    }
+    *steps = given;
+    Py_RETURN_NONE;
+}
+
+int
+cbase_greenlets_find(cbase_state *st)
+{
+    return cbase_premises_find(&st->greenlets.looked_for, "gevent.hub", MODULE);
+}
+
+PyMethodDef cbase_greenlets_functions[] = {
+    {"_greenlets_prepare", (PyCFunction)(void (*)(void))greenlets_prepare,
+     METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_greenlets_prepare($module, /, **parts)\n--\n\n"
+               "Switch the native steps of greenlets on; for gevent_cbase._greenlets.")},
+    {NULL, NULL, 0, NULL},
+};
