@@ -5,7 +5,7 @@ import types
 import warnings
 import weakref
 
-from gevent_cbase import _pool, _stream, _switches
+from gevent_cbase import _cbase, _pool, _stream, _switches
 from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
 
@@ -92,6 +92,7 @@ def uninstall():
              keep={id(ref()) for ref in state.our_servers})
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
+    _cbase._stats_start_over(False)  # of those that have left
     _stream.drop_watchers()  # servers that go on with gevent's class would not, when closed
     for name, former in reversed(state.carried):
         if former:

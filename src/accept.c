@@ -10,6 +10,7 @@
 
 /* Tells a batch whether its server was closed by what it called. */
 typedef struct {
+    cbase_counters *counters;
     unsigned long closes; // cbase_state.closes when last looked at
     int open;             // had a `socket` of its own when the batch began
 } batch;
@@ -17,6 +18,8 @@ typedef struct {
 static int
 batch_begin(cbase_state *st, PyObject *self, batch *b)
 {
+    b->counters = cbase_stats_of(st, self);
+    cbase_stats_end_pause(b->counters); // also where start_accepting() is not ours
     b->closes = st->closes;
     b->open = cbase_dict_has(self, st->s_socket);
     return b->open < 0 ? -1 : 0;
@@ -41,6 +44,7 @@ wait_for_slot(cbase_state *st, PyObject *self)
     if (cbase_run(self, st->s_stop_accepting) < 0) {
         return -1;
     }
+    cbase_stats_pause(st, self, CBASE_FULL);
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
         return -1;
@@ -348,10 +352,16 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
         }
     }
     status = read_one(st, self, &hooks, &args);
-    if (status <= 0) {
-        return status < 0 ? recover(st, self, NULL) : 0;
+    if (status < 0) {
+        cbase_stats_accept_error(b->counters);
+        return recover(st, self, NULL);
     }
+    if (status == 0) {
+        return 0;
+    }
+    b->counters->accepted++;
     if (handle_one(st, self, hooks, args) < 0) {
+        b->counters->spawn_errors++;
         status = recover(st, self, args);
     }
     Py_DECREF(args);
@@ -376,10 +386,14 @@ CBASE_METHOD(server_do_read_loop)
     }
     left = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
     Py_DECREF(max_accept);
-    if ((left == -1 && PyErr_Occurred()) || batch_begin(st, self, &b) < 0) {
+    if (left == -1 && PyErr_Occurred()) {
         return NULL;
     }
     Py_INCREF(self); // a handler may drop the last reference
+    if (batch_begin(st, self, &b) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     for (; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }

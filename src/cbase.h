@@ -124,6 +124,23 @@ typedef struct {
     } frame[CBASE_STACK_LIMIT];
 } cbase_greenlets;
 
+/* stats.c: what is counted about one server. */
+#define CBASE_ERRNOS  256 /* errno values that are told apart; Linux has 133 */
+#define CBASE_BUCKETS 256
+
+enum { CBASE_NO_PAUSE, CBASE_FULL, CBASE_BACKOFF, CBASE_PAUSES };
+
+typedef struct cbase_counters {
+    struct cbase_counters *next;
+    PyObject *server; // borrowed: compared only
+    PyObject *ref;    // weak reference to the server
+    unsigned long long accepted, spawn_errors, accept_errors[CBASE_ERRNOS];
+    int pause;    // under way: CBASE_FULL, CBASE_BACKOFF or CBASE_NO_PAUSE
+    double since; // when it began
+    unsigned long long pauses[CBASE_PAUSES];
+    double seconds[CBASE_PAUSES]; // of those that are over
+} cbase_counters;
+
 typedef struct {
 #define X(name) PyObject *s_##name;
     CBASE_NAMES(X)
@@ -157,6 +174,8 @@ typedef struct {
     cbase_pool_steps pool_steps;
     cbase_greenlets greenlets;
     PyObject *bound[CBASE_BOUND]; // owned; or NULL
+    cbase_counters *counters[CBASE_BUCKETS];
+    PyObject *forget_counters; // the function _stats_forget
 } cbase_state;
 
 /* The state behind `module`, and behind the class that defines the method being called. */
@@ -263,6 +282,19 @@ void cbase_except_reraise(cbase_except *block);
 /* ---- accept.c: the accept loop ---- */
 extern PyMethodDef cbase_accept_methods[];
 
+/* ---- stats.c: counters of servers ---- */
+extern PyMethodDef cbase_stats_functions[];
+
+int cbase_stats_init(PyObject *module, cbase_state *st);
+/* The counters of a server, to be used as long as the server is owned. Never NULL. */
+cbase_counters *cbase_stats_of(cbase_state *st, PyObject *self);
+/* Counts the exception that do_read has raised, which is set and stays so. */
+void cbase_stats_accept_error(cbase_counters *counters);
+/* A pause begins, CBASE_FULL or CBASE_BACKOFF, unless one is under way; and it ends. */
+void cbase_stats_pause(cbase_state *st, PyObject *self, int kind);
+void cbase_stats_end_pause(cbase_counters *counters);
+void cbase_stats_resume(cbase_state *st, PyObject *self);
+
 /* ---- pause.c: how accepting stops for a while ---- */
 
 /* Stop accepting, start again after self.delay, double the delay; a negative one: go on. */
@@ -309,6 +341,10 @@ int cbase_pool_full(cbase_state *st, PyObject *full);
  * has to be called. */
 int cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                      PyObject **greenlet);
+/* Whether gevent's code is what both stand for, and whether `full` and `_spawn` of a server are
+ * what they are taken for: 1, 0 or -1. */
+int cbase_pool_known(cbase_state *st);
+int cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn);
 
 /* ---- bound.c: bound methods that the connections of a batch share ---- */
 
@@ -363,6 +399,10 @@ int cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result);
 /* close(*args), if `close` is StreamServer.do_close for a socket of gevent: 1, 0 if it has to be
  * called, or -1. */
 int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
+/* Whether gevent's code is what both stand for (1, 0 or -1), and whether this is a listener that
+ * the first accepts from. */
+int cbase_stream_known(cbase_state *st);
+int cbase_stream_is_listener(const cbase_state *st, PyObject *listener);
 
 /* sockaddr.c: addresses of clients */
 int cbase_sockaddr_known(int family);
@@ -399,6 +439,18 @@ static inline int
 cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
 {
     (void)st, (void)close, (void)args;
+    return 0;
+}
+static inline int
+cbase_stream_known(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+static inline int
+cbase_stream_is_listener(const cbase_state *st, PyObject *listener)
+{
+    (void)st, (void)listener;
     return 0;
 }
 #endif

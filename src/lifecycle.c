@@ -12,6 +12,7 @@ CBASE_METHOD(server_start_accepting)
     if (cbase_no_args("start_accepting", nargs, kwnames) < 0) {
         return NULL;
     }
+    cbase_stats_resume(st, self);
     watcher = PyObject_GetAttr(self, st->s__watcher);
     if (watcher == NULL || watcher != Py_None) {
         Py_XDECREF(watcher);
@@ -118,6 +119,7 @@ CBASE_METHOD(server_stop_accepting)
     {
         return NULL;
     }
+    cbase_stats_resume(st, self);
     return Py_NewRef(Py_None);
 }
 

@@ -72,6 +72,7 @@ import_gevent(cbase_state *st)
 static PyMethodDef *const functions[] = {
     cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions,
     cbase_pool_functions,      cbase_run_functions,    cbase_greenlets_functions,
+    cbase_stats_functions,
 #ifdef CBASE_HAVE_STREAM
     cbase_stream_functions,
 #endif
@@ -97,6 +98,9 @@ module_exec(PyObject *module)
         }
     }
     cbase_hooks_init(st);
+    if (cbase_stats_init(module, st) < 0) {
+        return -1;
+    }
     st->handle_and_close = PyObject_GetAttrString(module, "_handle_and_close_when_done");
     return st->handle_and_close == NULL ? -1 : cbase_type_create(module, st);
 }

@@ -34,6 +34,7 @@ start_timer(cbase_state *st, PyObject *self, PyObject *delay)
     }
     started = cbase_call_one(timer, st->s_start, resume);
     if (started != NULL) {
+        cbase_stats_pause(st, self, CBASE_BACKOFF);
         result = 0;
     }
 done:

@@ -196,6 +196,30 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
     return known != 0;
 }
 
+/* ---- for stats.c ---- */
+
+int
+cbase_pool_known(cbase_state *st)
+{
+    int known = cbase_premises_hold(&st->pool_steps.full, MODULE);
+
+    return known > 0 ? cbase_premises_hold(&st->pool_steps.spawn, MODULE) : known;
+}
+
+int
+cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
+{
+    cbase_pool_steps *steps = &st->pool_steps;
+    PyObject *const used[] = {st->s_free_count, st->s_start, st->s_add};
+
+    if (!is_method_of_pool(&steps->full, full, steps->full_function)
+        || !is_method_of_pool(&steps->spawn, spawn, steps->spawn_function))
+    {
+        return 0;
+    }
+    return has_own(PyMethod_GET_SELF(spawn), used, Py_ARRAY_LENGTH(used));
+}
+
 /* ---- preparation ---- */
 
 /* Hands over the parts of gevent that the steps stand for; all is kept for good. */

@@ -403,6 +403,22 @@ cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
     return result < 0 ? -1 : 1;
 }
 
+/* ---- for stats.c ---- */
+
+int
+cbase_stream_known(cbase_state *st)
+{
+    int known = cbase_premises_hold(&st->stream.accept, MODULE);
+
+    return known > 0 ? cbase_premises_hold(&st->stream.close, MODULE) : known;
+}
+
+int
+cbase_stream_is_listener(const cbase_state *st, PyObject *listener)
+{
+    return is_listener(&st->stream, listener);
+}
+
 /* ---- preparation ---- */
 
 /* Whether a real socket has the layout that raw_socket assumes. */

@@ -1,0 +1,293 @@
+/* Counters of servers, for gevent_cbase.stats().
+ *
+ * They lie beside the servers, in a table that finds them by the server's address: a server has no
+ * room in C, and its `__dict__` shows gevent's attributes only. The accept loop looks its counters
+ * up once in a batch and then adds to plain integers. A weak reference, made with the counters,
+ * tells when a server is gone; they go with it, before another object can have its address.
+ *
+ * Counting never fails: without memory for its counters a server is counted nowhere.
+ */
+#include "cbase.h"
+
+#include <time.h>
+
+static cbase_counters nowhere;
+
+static double
+now(void)
+{
+#if defined(_WIN32)
+    return (double)GetTickCount64() / 1e3;
+#else
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+#endif
+}
+
+/* ---- the table ---- */
+
+static cbase_counters **
+bucket_of(cbase_state *st, PyObject *server)
+{
+    return &st->counters[((uintptr_t)server >> 4) % CBASE_BUCKETS];
+}
+
+/* NULL if the server has none yet. */
+static cbase_counters *
+find(cbase_state *st, PyObject *server)
+{
+    cbase_counters *c = *bucket_of(st, server);
+
+    while (c != NULL && c->server != server) {
+        c = c->next;
+    }
+    return c;
+}
+
+/* New counters in the table, or NULL. */
+static cbase_counters *
+make(cbase_state *st, PyObject *server)
+{
+    PyObject *ref = PyWeakref_NewRef(server, st->forget_counters);
+    cbase_counters *c = ref == NULL ? NULL : find(st, server); // the collector runs anything
+
+    if (ref != NULL && c == NULL) {
+        c = PyMem_Calloc(1, sizeof(*c));
+        if (c != NULL) {
+            cbase_counters **bucket = bucket_of(st, server);
+            c->server = server;
+            c->ref = Py_NewRef(ref);
+            c->next = *bucket;
+            *bucket = c;
+        }
+    }
+    Py_XDECREF(ref);
+    return c;
+}
+
+cbase_counters *
+cbase_stats_of(cbase_state *st, PyObject *self)
+{
+    cbase_counters *c = find(st, self);
+
+    if (c != NULL) {
+        return c;
+    }
+    PyObject *raised = compat_get_raised();
+    c = make(st, self);
+    PyErr_Clear();
+    if (raised != NULL) {
+        compat_set_raised(raised);
+    }
+    return c == NULL ? &nowhere : c;
+}
+
+/* Called with a weak reference to a server that is gone. */
+static PyObject *
+forget(PyObject *module, PyObject *ref)
+{
+    cbase_state *st = cbase_module_state(module);
+
+    for (size_t i = 0; i < CBASE_BUCKETS; i++) {
+        for (cbase_counters **link = &st->counters[i]; *link != NULL; link = &(*link)->next) {
+            cbase_counters *c = *link;
+            if (c->ref == ref) {
+                *link = c->next;
+                PyMem_Free(c);
+                Py_DECREF(ref);
+                Py_RETURN_NONE;
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* Starts over, in place: an accept loop may be at work with these counters. */
+static void
+reset(cbase_counters *c)
+{
+    int pause = c->pause;
+
+    memset(c->accept_errors, 0, sizeof(c->accept_errors));
+    memset(c->pauses, 0, sizeof(c->pauses));
+    memset(c->seconds, 0, sizeof(c->seconds));
+    c->accepted = c->spawn_errors = 0;
+    if (pause != CBASE_NO_PAUSE) {
+        c->pauses[pause] = 1;
+        c->since = now();
+    }
+}
+
+/* ---- counting ---- */
+
+void
+cbase_stats_accept_error(cbase_counters *counters)
+{
+    PyObject *exc = compat_get_raised();
+    long number = 0;
+
+    if (PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError)) {
+        PyObject *code = ((PyOSErrorObject *)exc)->myerrno;
+        int overflow;
+        if (code != NULL && PyLong_CheckExact(code)) {
+            number = PyLong_AsLongAndOverflow(code, &overflow);
+        }
+    }
+    counters->accept_errors[number > 0 && number < CBASE_ERRNOS ? number : 0]++;
+    compat_set_raised(exc);
+}
+
+void
+cbase_stats_pause(cbase_state *st, PyObject *self, int kind)
+{
+    cbase_counters *c = cbase_stats_of(st, self);
+
+    if (c->pause == CBASE_NO_PAUSE) {
+        c->pause = kind;
+        c->pauses[kind]++;
+        c->since = now();
+    }
+}
+
+void
+cbase_stats_end_pause(cbase_counters *counters)
+{
+    if (counters->pause != CBASE_NO_PAUSE) {
+        counters->seconds[counters->pause] += now() - counters->since;
+        counters->pause = CBASE_NO_PAUSE;
+    }
+}
+
+void
+cbase_stats_resume(cbase_state *st, PyObject *self)
+{
+    cbase_counters *c = find(st, self);
+
+    if (c != NULL) {
+        cbase_stats_end_pause(c);
+    }
+}
+
+/* ---- for gevent_cbase._stats ---- */
+
+/* {errno: count} */
+static PyObject *
+errors_as_dict(const cbase_counters *c)
+{
+    PyObject *dict = PyDict_New();
+
+    for (int i = 0; dict != NULL && i < CBASE_ERRNOS; i++) {
+        if (c->accept_errors[i] == 0) {
+            continue;
+        }
+        PyObject *number = PyLong_FromLong(i);
+        PyObject *count = PyLong_FromUnsignedLongLong(c->accept_errors[i]);
+        if (number == NULL || count == NULL || PyDict_SetItem(dict, number, count) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(count);
+        Py_XDECREF(number);
+    }
+    return dict;
+}
+
+static PyObject *
+counters(PyObject *module, PyObject *server)
+{
+    static const cbase_counters none;
+    cbase_state *st = cbase_module_state(module);
+
+    if (!PyObject_TypeCheck(server, st->BaseServer)) {
+        PyErr_Format(PyExc_TypeError, "a BaseServer is required, not %.200s",
+                     Py_TYPE(server)->tp_name);
+        return NULL;
+    }
+    PyObject *errors = NULL;
+    const cbase_counters *found = find(st, server);
+    cbase_counters c = found == NULL ? none : *found;
+    cbase_stats_end_pause(&c); // of the copy: until now
+    errors = errors_as_dict(&c);
+    if (errors == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("KKNKdKd", c.accepted, c.spawn_errors, errors, c.pauses[CBASE_FULL],
+                         c.seconds[CBASE_FULL], c.pauses[CBASE_BACKOFF], c.seconds[CBASE_BACKOFF]);
+}
+
+static PyObject *
+steps(PyObject *module, PyObject *server)
+{
+    cbase_state *st = cbase_module_state(module);
+    const cbase_hooks *h;
+    int reads = 0, accepts = 0, closes = 0, pool = 0;
+    int sockets = cbase_stream_known(st);
+    int pools = sockets < 0 ? -1 : cbase_pool_known(st);
+
+    /* The class gets a version by an ordinary look-up, unless it is out of them. */
+    if (pools < 0 || cbase_has(server, st->s_loop) < 0 || cbase_hooks_get(st, server, &h) < 0) {
+        return NULL;
+    }
+    int lookups = h != NULL;
+    if (lookups) {
+        reads = sockets && h->do_read == st->stream.do_read;
+        accepts = reads && h->listener != NULL && cbase_stream_is_listener(st, h->listener);
+        closes = sockets && h->close_function == st->stream.do_close;
+        if (pools && h->full != NULL && h->spawn != NULL) {
+            pool = cbase_pool_is_plain(st, h->full, h->spawn);
+        }
+    }
+    if (pool < 0) {
+        return NULL;
+    }
+    return Py_BuildValue("NNNNNNN", PyBool_FromLong(lookups), PyBool_FromLong(sockets),
+                         PyBool_FromLong(reads), PyBool_FromLong(accepts), PyBool_FromLong(closes),
+                         PyBool_FromLong(pools), PyBool_FromLong(pool));
+}
+
+/* Resets the counters of all servers, or of those that are no instances of our class now. */
+static PyObject *
+start_over(PyObject *module, PyObject *all)
+{
+    cbase_state *st = cbase_module_state(module);
+    int every = all == Py_True;
+
+    for (size_t i = 0; i < CBASE_BUCKETS; i++) {
+        for (cbase_counters *c = st->counters[i]; c != NULL; c = c->next) {
+            if (!every && PyObject_TypeCheck(c->server, st->BaseServer)) {
+                continue;
+            }
+            if (!every) {
+                c->pause = CBASE_NO_PAUSE; // nobody will tell us of its end
+            }
+            reset(c);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+int
+cbase_stats_init(PyObject *module, cbase_state *st)
+{
+    st->forget_counters = PyObject_GetAttrString(module, "_stats_forget");
+    return st->forget_counters == NULL ? -1 : 0;
+}
+
+PyMethodDef cbase_stats_functions[] = {
+    {"_stats_counters", counters, METH_O,
+     PyDoc_STR("_stats_counters($module, server, /)\n--\n\n"
+               "Return the counters of a server: accepted, spawn errors, a dict of accept errors\n"
+               "by errno, times and seconds of pauses with the pool full, and of back-off.")},
+    {"_stats_steps", steps, METH_O,
+     PyDoc_STR("_stats_steps($module, server, /)\n--\n\n"
+               "Return, as bools: look-ups are remembered; StreamServer is known; the server has\n"
+               "its do_read, a listener to accept from in C, its do_close; Pool is known; the\n"
+               "server has the methods of a plain one.")},
+    {"_stats_start_over", start_over, METH_O,
+     PyDoc_STR("_stats_start_over($module, all, /)\n--\n\n"
+               "Reset the counters of all servers (True), or of those no longer of our class.")},
+    {"_stats_forget", forget, METH_O,
+     PyDoc_STR("_stats_forget($module, ref, /)\n--\n\n"
+               "Drop the counters of a server that is gone.")},
+    {NULL, NULL, 0, NULL},
+};
