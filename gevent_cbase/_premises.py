@@ -10,8 +10,9 @@ import inspect
 #: what makes objects and sets their attributes
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
 
-#: (name, class or code object) of parts that were found to be the known ones
-_compared = set()
+#: (name, class or code object) of parts that were found to be the known ones, and the defaults
+#: of their arguments, which a program may change without changing the code
+_compared = {}
 
 
 def digest(part):
@@ -23,10 +24,13 @@ def difference(parts, known):
     """The first of the *parts*, a dict, whose source is not the *known* one, as text; or None."""
     for name, part in parts.items():
         code = getattr(part, '__code__', part)  # of a function that wraps another, its own
+        defaults = [getattr(part, name, None) for name in ('__defaults__', '__kwdefaults__')]
         if (name, code) not in _compared:
             if digest(code) != known[name]:
                 return 'gevent has another %s' % name
-            _compared.add((name, code))
+            _compared[name, code] = defaults
+        if any(one is not other for one, other in zip(defaults, _compared[name, code])):
+            return 'gevent has other defaults of %s' % name
 
 
 def not_plain(cls, base, names=PLAIN):

@@ -657,6 +657,10 @@ def test_fast_paths_change(ours, serve, monkeypatch):
         patch.setattr(socket.socket, 'close', lambda self: None)
         assert taken(one)['sockets'] == 'gevent has another socket.close'
     with monkeypatch.context() as patch:
+        patch.setattr(socket.socket.__init__, '__defaults__', (2, 1, 0, None))
+        for _ in range(2):  # asking why is no way to have it on again
+            assert taken(one)['sockets'] == 'gevent has other defaults of socket.__init__'
+    with monkeypatch.context() as patch:
         patch.setattr(Pool, 'full', lambda self: False)
         assert taken(serve(server.StreamServer(LOOPBACK, echo, spawn=5)))['pools'] == (
             'gevent has another Pool.full')
