@@ -90,7 +90,7 @@ def test_types_in_a_program(tmp_path):
     with open(program) as file:
         expected = [(number, line.split('  # ')[1].strip())
                     for number, line in enumerate(file, 1) if '  # ' in line]
-    assert len(expected) == 14
+    assert len(expected) == 17
     status, out, err = mypy(tmp_path, *args, program)
     assert [(int(number), kind) for number, kind in
             re.findall(r'wrong\.py:(\d+): error: .*\[([\w-]+)\]', out)] == expected

@@ -78,13 +78,20 @@ class Recipe:
             os.killpg(self.process.pid, signal.SIGKILL)  # its children too
         self.process.communicate()
 
-    def address(self):
-        """Where it listens, when it does."""
-        found = wait_for(lambda: self.process.poll() is not None or [
-            connection.laddr for connection in psutil.Process(self.process.pid).net_connections()
-            if connection.status == psutil.CONN_LISTEN])
+    def addresses(self, count):
+        """Where it listens, when it does so at *count* addresses; in the order of descriptors."""
+        def listening():
+            found = [connection for connection in
+                     psutil.Process(self.process.pid).net_connections()
+                     if connection.status == psutil.CONN_LISTEN]
+            return len(found) == count and sorted(found)
+        found = wait_for(lambda: self.process.poll() is not None or listening())
         assert found is not True, self.process.communicate()
-        return tuple(found[0])
+        return [tuple(connection.laddr) for connection in found]
+
+    def address(self):
+        """The only one."""
+        return self.addresses(1)[0]
 
     def has_accepted(self, client):
         """Whether the other end of *client* is out of the queue and in a process."""
@@ -164,6 +171,34 @@ def test_flask_socketio(impl, transports):
         # it may have said that a session has ended early, and pywsgi that it takes the last
         # words over a WebSocket for another request
         recipe.stop(said=r'(?s:.*)')
+
+
+@pytest.mark.parametrize('impl', ['cbase'], indirect=True)
+def test_metrics(impl):
+    """A collector finds what has happened; names, labels and values in Prometheus's format."""
+    with Recipe(impl, 'metrics.py', '127.0.0.1:0', '127.0.0.1:0') as recipe:
+        # the metrics are the first to listen
+        metrics, address = recipe.addresses(2)
+        assert asked(address, 3) == {'hello\n'}
+        lines = ask(metrics).splitlines()
+        values = dict(line.rsplit(' ', 1) for line in lines if not line.startswith('#'))
+        kinds = dict(line.split()[2:] for line in lines if line.startswith('# TYPE'))
+        assert kinds == {
+            'server_accepted_total': 'counter', 'server_spawn_errors_total': 'counter',
+            'server_accept_errors_total': 'counter', 'server_pauses_total': 'counter',
+            'server_paused_seconds_total': 'counter', 'server_delay_seconds': 'gauge',
+            'server_fast_path': 'gauge'}
+        paths = {name: values.pop('server_fast_path{name="%s"}' % name)
+                 for name in ('lookups', 'sockets', 'watchers', 'pools', 'datastack')}
+        assert set(paths.values()) <= {'0', '1'}
+        assert values == {
+            'server_accepted_total': '3', 'server_spawn_errors_total': '0',
+            'server_pauses_total{reason="full"}': '0',
+            'server_pauses_total{reason="backoff"}': '0',
+            'server_paused_seconds_total{reason="full"}': '0.000000',
+            'server_paused_seconds_total{reason="backoff"}': '0.000000',
+            'server_delay_seconds': '0.01'}
+        recipe.stop()
 
 
 def test_bottle(impl):

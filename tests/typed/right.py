@@ -44,6 +44,9 @@ def serve() -> int | None:
             upper.serve_forever(stop_timeout=1)
         host: str | None = upper.server_host
         print(host, upper.address, upper.family.bit_length())
+    told: gevent_cbase.ServerStats = gevent_cbase.stats(upper)
+    print(told.accepted + sum(told.accept_errors.values()), told.backoff_seconds.hex())
+    print([name.upper() for name, reason in told.fast_paths.items() if reason is None])
     return upper.server_port
 
 

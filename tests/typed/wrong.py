@@ -22,3 +22,6 @@ port: str = server.server_port  # assignment
 datastack.enable('much')  # arg-type
 datastack.stats().hit  # attr-defined
 datastack.why_off().upper()  # union-attr
+gevent_cbase.stats()  # call-arg
+gevent_cbase.stats('server')  # arg-type
+gevent_cbase.stats(server).refused  # attr-defined
