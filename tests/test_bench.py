@@ -1,7 +1,7 @@
 """``python -m gevent_cbase.bench``, with the smallest sizes; no test looks at how fast it was.
 
-With --check the handlers tell of each call, and the benchmark fails if there was one more or
-less than the load generator has made.
+With --check the handlers tell of each call and what has run them, and the benchmark fails if there
+was one more or less than the load generator has made, or one that was spawned in another way.
 """
 import contextlib
 import importlib.util
@@ -88,6 +88,17 @@ def test_each_way_to_spawn(tmp_path):
         ('unix', spawn, name) for spawn in ('raw', 'pool', 'none')
         for name in ('gevent', 'gevent_cbase')]
     assert figures['served'] == 6 * 2 * 40
+
+
+def test_wrong_spawn_is_noticed(tmp_path):
+    """A server that runs its handlers in another way than it was asked to."""
+    (tmp_path / 'sitecustomize.py').write_text("import gevent; gevent.spawn_raw = gevent.spawn\n")
+    path = os.pathsep.join([str(tmp_path), child_environ()['PYTHONPATH']])
+    done = bench('connections', '--check', '--rounds', '1', '--count', '40', '--spawn', 'raw',
+                 '--transport', 'unix', '--only', 'gevent', PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr == (
+        'gevent_cbase.bench: gevent, spawn=raw: served by spawn=d..., not what was asked for\n')
 
 
 def test_wsgi(tmp_path):

@@ -164,7 +164,8 @@ class Server(Child):
     """A child that serves on a fresh listener.
 
     *transport*: ``tcp`` or ``unix``, *folder*: where the socket goes. With *check* the handler
-    tells of each connection or request, and served() returns how many there were.
+    tells of each connection or request, and served() returns what it has told: a letter for each,
+    the first of the setting ``spawn`` if there is one.
     """
 
     def __init__(self, settings, transport, folder, core, check):
@@ -187,6 +188,8 @@ class Server(Child):
         #: whose CPU time counts
         self.pid = self.hello['pid']
         self.said = self.complaints()
+        #: what the handler has to tell
+        self.letter = (settings.get('spawn') or '.')[0].encode()
 
     def listen(self, transport, folder):
         if transport == 'unix':
@@ -202,15 +205,15 @@ class Server(Child):
         return listener
 
     def served(self):
-        """How often the handler has run since the last call."""
-        count = 0
+        """What the handler has told since the last call."""
+        told = b''
         with contextlib.suppress(BlockingIOError):
             while True:
                 part = os.read(self.report, 65536)
                 if not part:
                     break
-                count += len(part)
-        return count
+                told += part
+        return told
 
     def measure(self, load, count):
         """Run *load*, which makes *count* calls of the handler; µs of CPU each took, and what
@@ -228,9 +231,12 @@ class Server(Child):
         if self.complaints() != self.said:
             raise BenchError('%s has reported an error: %s' % (self.name, self.last_words()))
         if self.report is not None:
-            served = self.served()
-            if served != count:
-                raise BenchError('%s: %d made, but %d served' % (self.name, count, served))
+            told = self.served()
+            if len(told) != count:
+                raise BenchError('%s: %d made, but %d served' % (self.name, count, len(told)))
+            if told != self.letter * count:
+                raise BenchError('%s: served by spawn=%s..., not what was asked for' % (
+                    self.name, told.replace(self.letter, b'')[:1].decode()))
         return (after - before) / count * 1e6, result
 
     def close_report(self):

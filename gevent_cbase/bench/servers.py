@@ -40,6 +40,25 @@ def handler(report):
     return handle
 
 
+def gevent_handler(report, pool):
+    """The same for a server of gevent; tells by the first letter of what it has been run by."""
+    if report < 0:
+        return handler(report)
+    import gevent
+
+    def run_by():
+        current = gevent.getcurrent()
+        if current is gevent.get_hub():
+            return b'n'
+        if not isinstance(current, gevent.Greenlet):
+            return b'r'
+        return b'p' if current in pool else b'd'
+
+    def handle(sock, address):
+        os.write(report, run_by())
+    return handle
+
+
 # Connections
 
 def gevent_server(listener, report, implementation, spawn, **_):
@@ -49,9 +68,9 @@ def gevent_server(listener, report, implementation, spawn, **_):
     import gevent.server
     import gevent.socket
     sock = gevent.socket.socket(fileno=listener)
-    how = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': gevent.pool.Pool(1000),
-           'none': None}
-    server = gevent.server.StreamServer(sock, handler(report), spawn=how[spawn])
+    pool = gevent.pool.Pool(1000)
+    how = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': pool, 'none': None}
+    server = gevent.server.StreamServer(sock, gevent_handler(report, pool), spawn=how[spawn])
     server.start()
     say(pid=os.getpid(), off=off)
     server.serve_forever()
