@@ -1,0 +1,494 @@
+"""README, CONTRIBUTING and RECIPES: every command in them is executed, and what they name exists.
+
+A line of a literal block (``::``) is a command. Each has to be in COMMANDS, with the function that
+executes it here, in small, or looks up where CI does. Blocks of Python code are run as well.
+"""
+import ast
+import contextlib
+import glob
+import http.client
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+
+import pytest
+
+import gevent_cbase
+from gevent_cbase import _requirements, datastack
+from gevent_cbase._fast_paths import FAST_PATHS
+from helpers import child_environ
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst']
+LIMIT = 100
+
+if not os.path.exists(os.path.join(ROOT, 'README.rst')):
+    pytest.fail('these tests need the source tree')
+
+
+def text_of(name):
+    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+        return file.read()
+
+
+def blocks(document):
+    """Yield (kind, text) of each literal block: '' for ``::``, else the name of the language."""
+    lines = text_of(document).split('\n')
+    for number, line in enumerate(lines):
+        directive = re.match(r'\s*\.\. code-block:: (\w+)$', line)
+        if not directive and (not line.endswith('::') or line.lstrip().startswith('.. ')):
+            continue
+        found = []
+        for one in lines[number + 1:]:
+            if one.strip() and not one.startswith('    '):
+                break
+            found.append(one[4:])
+        yield directive[1] if directive else '', '\n'.join(found).strip('\n')
+
+
+def commands():
+    """All commands in the documents, each once, in order."""
+    return list(dict.fromkeys(
+        line for document in DOCUMENTS for kind, block in blocks(document) if kind == ''
+        for line in block.split('\n') if line.strip()))
+
+
+# How they are executed
+
+
+def spelled(command):
+    """A command for the shell, with this Python, wherever it is."""
+    python = shlex.quote(sys.executable)
+    return re.sub(r'(^| )python(?= )', lambda found: found[1] + python, command)
+
+
+def run(command, cwd=ROOT, status=0, **environ):
+    """The standard output of a command that succeeds and has nothing to complain about."""
+    done = subprocess.run(spelled(command), shell=True, cwd=cwd, env=child_environ(**environ),
+                          text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (status, ''), done.stdout + done.stderr
+    return done.stdout
+
+
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def get(where):
+    """The body of the answer from a port or a path; None if nobody is there yet."""
+    with contextlib.suppress(ConnectionError, FileNotFoundError), \
+            contextlib.closing(http.client.HTTPConnection('127.0.0.1', timeout=LIMIT)) as client:
+        client.sock = socket.socket(socket.AF_INET if isinstance(where, int) else socket.AF_UNIX)
+        client.sock.settimeout(LIMIT)
+        client.sock.connect(('127.0.0.1', where) if isinstance(where, int) else where)
+        client.request('GET', '/')
+        response = client.getresponse()
+        assert response.status == 200
+        return response.read().decode()
+
+
+@contextlib.contextmanager
+def serving(command, where, cwd=ROOT, env=None):
+    """Run a command that serves; yields what it answers, once it does."""
+    process = subprocess.Popen(
+        ['bash', '-c', command], cwd=cwd, env=env or child_environ(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True)
+    try:
+        end = time.monotonic() + LIMIT
+        while (answer := get(where)) is None:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end, 'nobody answers'
+            time.sleep(0.05)
+        yield answer
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def fresh(tmp_path):
+    """A copy of the source tree without anything built, and an environment to install it into.
+
+    What it needs is found in the environment that runs the tests, so nothing is downloaded.
+    """
+    ignored = shutil.ignore_patterns('.*', 'build', 'dist', '*.so', '*.egg-info', '__pycache__')
+    tree, venv = str(tmp_path / 'tree'), str(tmp_path / 'venv')
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', venv], check=True)
+    env = child_environ(
+        PATH=os.path.join(venv, 'bin') + os.pathsep + os.environ['PATH'],
+        PYTHONPATH=os.pathsep.join({sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}),
+        PIP_NO_BUILD_ISOLATION='0', PIP_NO_DEPS='1', PIP_IGNORE_INSTALLED='1', PIP_NO_INDEX='1',
+        PIP_DISABLE_PIP_VERSION_CHECK='1', PIP_ROOT_USER_ACTION='ignore')
+    for name in ('PYTHONHOME', 'CFLAGS', 'LDFLAGS', 'LD_PRELOAD'):
+        env.pop(name, None)
+    return tree, env
+
+
+def install_and_serve(command, tmp_path):
+    """Word for word, but for the port, in a fresh environment and a tree with nothing built."""
+    tree, env = fresh(tmp_path)
+    port = free_port()
+    assert command.count(':8080') == 1
+    with serving(command.replace(':8080', ':%d' % port), port, tree, env) as answer:
+        assert answer.startswith('Hello world!\n')
+        assert "\nSERVER_PORT = '%d'\n" % port in answer
+    installed = glob.glob(str(tmp_path / 'venv/lib/*/site-packages/*gevent_cbase*'))
+    assert installed
+
+
+def install_benchmarks(command, tmp_path):
+    """Without what it needs, and without building it once more."""
+    tree, env = fresh(tmp_path)
+    done = subprocess.run(['bash', '-c', command], cwd=tree, env=dict(env, PIP_DRY_RUN='1'),
+                          text=True, capture_output=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert 'Would install gevent_cbase-' + gevent_cbase.__version__ in done.stdout
+    assert 'does not provide the extra' not in done.stdout + done.stderr
+
+
+def in_ci(command, tmp_path):
+    """.ci/run reads it from README, and evaluates it."""
+    script = text_of('.ci/run')
+    pattern = re.search(r'^command=\$\(grep -m 1 -E "(.*)" README\.rst\)$', script, re.M)[1]
+    lines = [line for line in text_of('README.rst').split('\n')
+             if re.search(pattern.replace('\\\\', '\\'), line)]
+    assert lines[0] == '    ' + command
+    assert '\n    eval "$command"\n' in script
+
+
+def nox_sessions():
+    """{name: its Pythons} as in the noxfile."""
+    found, names = {}, {}
+    for node in ast.parse(text_of('noxfile.py')).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names[node.targets[0].id] = node.value
+        for one in getattr(node, 'decorator_list', ()):
+            call = isinstance(one, ast.Call)
+            if ast.unparse(one.func if call else one) == 'nox.session':
+                pythons = {word.arg: word.value for word in one.keywords}.get('python') \
+                    if call else None
+                if isinstance(pythons, ast.Name):
+                    pythons = names[pythons.id]
+                found[node.name] = ast.literal_eval(pythons) if pythons else []
+    return found
+
+
+def by_nox(command, tmp_path):
+    """The session is there, and CI runs it; the benchmarks' is but for their commands, below."""
+    session, _, python = re.match(r'nox -s ([a-z]+)(-(\S+))?', command).groups()
+    assert python is None or python in nox_sessions()[session]
+    if session != 'bench':
+        script = text_of('.ci/run')
+        called = script.partition('nox/bin/nox')[2]
+        assert session in re.findall(r'[a-z]+', called) or session + '-$version' in script
+    else:
+        assert "session.install('.[bench]')" in text_of('noxfile.py')
+    assert session in nox_sessions()
+
+
+def bench(command, tmp_path):
+    """One short round, a chart if it can be drawn."""
+    command = re.sub(r'--rounds \d+|--count \d+', '', command)
+    name = re.search(r'bench (\w+)', command)[1]
+    command += ' --rounds 1 --count 40'
+    chart = tmp_path / 'chart.svg'
+    try:
+        import matplotlib  # noqa: F401
+        drawn = '--plot' in command
+    except ImportError:
+        drawn = False
+    plot = '--plot %s' % shlex.quote(str(chart)) if drawn else ''
+    command = re.sub(r'--plot \S+', plot, command)
+    if name == 'connections':
+        command += ' --spawn default --only gevent,gevent_cbase'
+    assert re.search(r'^  (gevent_cbase|without cache) ', run(command), re.M)
+    assert chart.exists() is drawn
+
+
+def scaling(command, tmp_path):
+    """One round of a few requests."""
+    assert re.search(r' \d+ \d+$', command)
+    out = run(re.sub(r' \d+ \d+$', ' 1 40', command))
+    assert re.findall(r'^(\w+) +(\d) +(\w+) +\d+$', out, re.M) == [
+        (way, count, name) for way in ('prefork', 'reuse_port') for count in '12'
+        for name in ('gevent', 'gevent_cbase')]
+
+
+def loop_cost(command, tmp_path):
+    """What valgrind would run."""
+    words, _, program = command.partition(' python ')
+    assert words == 'valgrind --tool=callgrind --callgrind-out-file=/dev/null'
+    assert run('python ' + program) == ''
+
+
+def pytest_alone(command, tmp_path):
+    """Some tests of the file; CI runs all of them."""
+    if '-k' not in command:
+        command += ' -k group'
+    out = run(command + ' -p no:cacheprovider')
+    assert re.search(r'^=+ \d+ passed, \d+ deselected in ', out, re.M)
+
+
+def runner(command, tmp_path):
+    """With something for each name in capitals."""
+    (tmp_path / 'program.py').write_text('import sys; print(sys.argv[1:])')
+    for name, value in (('SCRIPT', 'program.py'), ('MODULE', 'program'), ('[ARG ...]', 'a "b c"'),
+                        ('CODE', "'import sys; print(sys.argv[1:])'")):
+        command = command.replace(name, value)
+    assert run(command, cwd=tmp_path) == "['a', 'b c']\n"
+
+
+def info(command, tmp_path):
+    out = run(command)
+    assert out.startswith('gevent_cbase %s\n' % gevent_cbase.__version__)
+    assert re.findall(r'^  (\w+) +(?:on|off: .+)$', out, re.M) == list(FAST_PATHS)
+
+
+def gunicorn(command, tmp_path):
+    """As it stands; the address is told in the environment."""
+    (tmp_path / 'app.py').write_text('''if 1:
+        def app(environ, start_response):
+            import gevent.server
+            start_response('200 OK', [])
+            return [gevent.server.StreamServer.__mro__[1].__module__.encode()]
+        ''')
+    path = str(tmp_path / 'socket')
+    words = shlex.split(spelled(command))
+    if words[0] == 'gunicorn':
+        words[:1] = [sys.executable, '-m', 'gunicorn']
+    env = child_environ(GUNICORN_CMD_ARGS='--bind unix:%s --no-control-socket' % path)
+    with serving(shlex.join(words), path, tmp_path, env) as answer:
+        assert answer == 'gevent_cbase.baseserver'
+
+
+def recipe(command, tmp_path):
+    """With ports that are free."""
+    ports = []
+
+    def free(found):
+        ports.append(free_port())
+        return '127.0.0.1:%d' % ports[-1]
+    command = re.sub(r'127\.0\.0\.1:\d+', free, command)
+    with serving('exec ' + spelled(command), ports[-1]) as answer:
+        assert 'hello' in answer or 'server_accepted_total 0\n' in answer
+
+
+COMMANDS = {
+    'python -m pip install -e . && python -m gevent_cbase -m gevent.pywsgi '
+    'wsgiref.simple_server:demo_app -b 127.0.0.1:8080': install_and_serve,
+    "python -m pip install -e '.[test]' && python -m pytest -n auto": in_ci,
+    "python -m pip install '.[bench]'": install_benchmarks,
+    'python -m gevent_cbase.bench connections --transport tcp --rounds 5 --count 6000 '
+    '--plot docs/connections.svg': bench,
+    'python -m gevent_cbase.bench wsgi --rounds 5 --count 2000': bench,
+    'python -m gevent_cbase.bench spawn --quick': bench,
+    'python tests/scaling.py 3 3000': scaling,
+    'python -m gevent_cbase SCRIPT [ARG ...]': runner,
+    'python -m gevent_cbase -m MODULE [ARG ...]': runner,
+    'python -m gevent_cbase -c CODE [ARG ...]': runner,
+    'python -m gevent_cbase --info': info,
+    'gunicorn -k gevent_cbase.gunicorn.GeventWorker app:app': gunicorn,
+    'gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app': gunicorn,
+    'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
+    'python tests/recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
+    'python tests/recipes/with_flask.py 127.0.0.1:8080': recipe,
+    'python -m pytest tests/test_spawn.py': pytest_alone,
+    'python -m pytest tests/test_spawn.py -k group': pytest_alone,
+    'GEVENT_LOOP=libuv-cffi python -m pytest tests/test_spawn.py': pytest_alone,
+    'PURE_PYTHON=1 python -m pytest tests/test_spawn.py': pytest_alone,
+    "GEVENT_CBASE_WITHOUT=all python -m pytest -m 'not fast_path' tests/test_spawn.py":
+        pytest_alone,
+    'nox -s lint': by_nox,
+    'nox -s tests': by_nox,
+    'nox -s tests-3.12': by_nox,
+    'nox -s tests-3.12 -- tests/test_spawn.py -k group': by_nox,
+    'nox -s sanitizers': by_nox,
+    'nox -s bench': by_nox,
+    'nox -s bench-3.12 -- connections --quick': by_nox,
+    'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
+    'python tests/loop_cost.py gevent_cbase 1000': loop_cost,
+    'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
+    'python tests/loop_cost.py gevent_cbase 3000': loop_cost,
+}
+
+
+def test_all_commands_are_executed():
+    """None in the documents that is not executed, and none is executed that has gone."""
+    assert sorted(commands()) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_command(command, tmp_path):
+    COMMANDS[command](command, tmp_path)
+
+
+#: what the Python code in the documents takes for granted
+BEFORE = '''\
+import errno, os, signal
+import gevent, gevent_cbase
+from gevent.pywsgi import WSGIServer
+def application(environ, start_response):
+    start_response('200 OK', [])
+    return [b'ok']
+address = '127.0.0.1:0'
+gevent_cbase.install()
+server = WSGIServer(address, application)
+gevent.spawn_later(0.1, os.kill, os.getpid(), signal.SIGTERM) if %r else None
+'''
+#: what comes after the example with metrics
+ASK = '''
+import gc, urllib.request
+from gevent import monkey; monkey.patch_all()
+running = [one for one in gc.get_objects() if type(one) is WSGIServer and one.started]
+for port in [one.server_port for one in running]:
+    print(urllib.request.urlopen('http://127.0.0.1:%d/' % port).read().decode(), end='')
+'''
+
+
+@pytest.mark.parametrize('document, number', [
+    (document, number) for document in DOCUMENTS for number, _ in enumerate(
+        block for kind, block in blocks(document) if kind == 'python')])
+def test_python_code(document, number):
+    """It runs, as a program of its own; the metrics say what they should."""
+    block = [block for kind, block in blocks(document) if kind == 'python'][number]
+    metrics = 'def metrics' in block
+    code = BEFORE % ('signal_handler' in block) + block.replace(':9100', ':0') + (
+        ASK if metrics else '')
+    done = subprocess.run([sys.executable, '-c', code], env=child_environ(), text=True,
+                          capture_output=True, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout == ('server_accepted_total 0\n'
+                           'server_paused_seconds_total{reason="full"} 0.000000\n'
+                           if metrics else '')
+
+
+# What they say is so
+
+
+def sections(document):
+    lines = text_of(document).split('\n')
+    return [line for line, under in zip(lines, lines[1:]) if line and re.fullmatch('=+', under)]
+
+
+def test_order_of_readme():
+    assert sections('README.rst') == [
+        'gevent_cbase', 'Numbers', 'Install', 'Four ways to use it',
+        'What changes, and what does not', 'Fast paths', 'Seeing inside', 'Limits', 'Scaling',
+        'How it works', 'For contributors']
+
+
+def test_public_names():
+    """README tells of each, and there is a stub for each."""
+    readme, stub = text_of('README.rst'), text_of('gevent_cbase/__init__.pyi')
+    tree = ast.parse(stub)
+    (listed,) = [ast.literal_eval(node.value) for node in tree.body
+                 if isinstance(node, ast.Assign) and node.targets[0].id == '__all__']
+    assert listed == gevent_cbase.__all__
+    for name in set(gevent_cbase.__all__) - {'__version__'}:
+        assert re.search(r'``[^`]*\b%s\b' % name, readme), name
+        assert getattr(gevent_cbase, name).__doc__
+    for name in gevent_cbase.ServerStats._fields:
+        assert '``%s``' % name in readme
+    assert set(re.findall(r'gevent_cbase\.(\w+)\(', readme)) <= set(gevent_cbase.__all__)
+    assert set(re.findall(r'\bdatastack\.(\w+)\(', readme)) == {'enable', 'stats', 'disable'}
+    assert {'enable', 'stats', 'disable'} <= set(datastack.__all__)
+
+
+def test_fast_paths_of_readme():
+    table = text_of('README.rst').partition('\nFast paths\n')[2].partition('To see which')[0]
+    assert re.findall(r'^``(\w+)`` ', table, re.M) == list(FAST_PATHS)
+
+
+def test_map_of_src():
+    """Each file is in README's table, and each in the table is there."""
+    table = text_of('README.rst').partition('\nFor contributors\n')[2]
+    named = set(re.findall(r'^``(\S+)``  ', table, re.M))
+    files = {'src/' + os.path.basename(path) for path in glob.glob(os.path.join(ROOT, 'src', '*'))}
+    assert files - named == {'src/cbase.h', 'src/names.h', 'src/run.c'}
+    for name in named:
+        assert os.path.exists(os.path.join(ROOT, name)), name
+
+
+def test_chart():
+    """README shows it where it is, and the command beside it makes it."""
+    readme = text_of('README.rst')
+    (chart,) = re.findall(r'^\.\. image:: (\S+)$', readme, re.M)
+    assert '--plot %s\n' % chart in readme
+    assert text_of(chart).startswith('<?xml')
+    assert 'graft docs\n' in text_of('MANIFEST.in')
+
+
+@pytest.mark.parametrize('document', [*DOCUMENTS, 'CHANGES.rst'])
+def test_files_that_are_named(document):
+    folders = 'tests|src|gevent_cbase|docs|load'
+    for name in re.findall(r'``((?:%s)/[\w./]+)``' % folders, text_of(document)):
+        assert os.path.exists(os.path.join(ROOT, name)), name
+
+
+def test_recipes_are_listed():
+    listed = re.findall(r'^``(\w+\.py)`` ', text_of('RECIPES.rst'), re.M)
+    assert sorted(listed) == sorted(os.listdir(os.path.join(HERE, 'recipes')))
+
+
+def pyproject(pattern):
+    return re.findall(pattern, text_of('pyproject.toml'), re.M)
+
+
+def test_needed_versions():
+    """The same for pip, at import, and in README."""
+    (line,) = pyproject(r'^dependencies = \[(.*)\]$')
+    needed = dict(one.split('>=') for one in re.findall(r'"(.*?)"', line))
+    assert needed == _requirements.NEEDED
+    assert ('gevent %(gevent)s and greenlet %(greenlet)s, or newer' % needed
+            in text_of('README.rst').replace('\n', ' '))
+
+
+def test_pythons():
+    """The same for pip, nox, CI and in README."""
+    pythons = pyproject(r'"Programming Language :: Python :: (3\.\d+)"')
+    assert nox_sessions()['tests'] == nox_sessions()['warnings'] == pythons
+    assert 'for version in %s; do' % ' '.join(pythons) in text_of('.ci/run')
+    assert 'CPython %s to %s' % (pythons[0], pythons[-1]) in text_of('README.rst')
+    assert pyproject(r'^requires-python = ">=(.*)"$') == pythons[:1]
+
+
+def test_extras():
+    extras = text_of('pyproject.toml').partition('[project.optional-dependencies]')[2]
+    extras = extras.partition('\n[')[0]
+    assert re.findall(r'^(\w+) = \[', extras, re.M) == ['test', 'bench']
+    named = {name for document in DOCUMENTS
+             for name in re.findall(r"'\.\[(\w+)\]'", text_of(document))}
+    assert named == {'test', 'bench'}
+
+
+def test_noxs_checks():
+    """One command each for lint, tests, the matrix, sanitizers and benchmarks."""
+    sessions = nox_sessions()
+    assert {'lint', 'tests', 'sanitizers', 'bench'} <= set(sessions)
+    assert 'nox -s tests-3.12' in COMMANDS and '3.12' in sessions['tests']
+
+
+def test_license():
+    """One author's: no file of others, which would need a notice, has come in."""
+    assert 'MIT License' in text_of('LICENSE')
+    assert pyproject(r'^license = "(.*)"$') == ['MIT']
+    for folder in ('src', 'load', 'gevent_cbase'):
+        for path in glob.glob(os.path.join(ROOT, folder, '**', '*.[chp]*'), recursive=True):
+            if path.endswith(('.c', '.h', '.py', '.pyi')):
+                with open(path, encoding='utf-8') as file:
+                    assert not re.search(r'copyright|\(c\) \d{4}', file.read(), re.I), path
