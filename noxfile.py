@@ -1,7 +1,7 @@
 """One command for each check: ``nox -s SESSION``; ``nox -l`` lists them.
 
 ``nox`` alone runs all but the benchmarks on every CPython it finds. Arguments after ``--`` go
-to pytest: ``nox -s tests-3.12 -- tests/test_pool.py -k full``.
+to pytest: ``nox -s tests-3.12 -- tests/test_spawn.py -k group``.
 """
 import glob
 import os
@@ -23,7 +23,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 @nox.session(python=PYTHONS)
 def tests(session):
-    """The test-suite, with gevent's own suites on every loop."""
+    """The test-suite, with gevent's own suites on every loop; the matrix of all CPythons."""
     session.install('-e', '.[test]')
     session.run('python', '-m', 'pytest', '-n', 'auto', *session.posargs)
 
