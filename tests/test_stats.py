@@ -379,7 +379,8 @@ def test_counters_go_with_their_server(ours, cycle):
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert len(addresses) < 300  # else nothing was shown
+    if os.environ.get('GEVENT_CBASE_TESTS') != 'sanitizers':  # which use none again
+        assert len(addresses) < 300  # else nothing was shown
     assert after - before < 100 * 1024
 
 
