@@ -73,6 +73,7 @@ def fast_paths(server):
         'sockets': no_sockets,
         'watchers': no_sockets or _stream._watchers_off(),
         'pools': no_pools,
+        'greenlets': _why_no_greenlets(server, no_pools),
         'datastack': datastack.why_off(),
     }
 
@@ -97,6 +98,17 @@ def _why_no_pools(server, plain):
         return 'there is no pool'
     if not plain:
         return 'the pool is not a plain gevent.pool.Pool'
+
+
+def _why_no_greenlets(server, no_pools):
+    spawn = getattr(server, '_spawn', None)
+    if spawn is None:
+        return 'handlers run in the hub'
+    if no_pools is None:
+        spawn = getattr(server.pool.greenlet_class, 'spawn', None)
+    taken = _cbase._greenlets_taken(spawn)
+    if not taken:
+        return taken is None and _why_off('greenlets') or 'spawn is not one of gevent'
 
 
 os.register_at_fork(after_in_child=lambda: _cbase._stats_start_over(True))

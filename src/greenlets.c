@@ -446,10 +446,32 @@ cbase_greenlets_find(cbase_state *st)
     return cbase_premises_find(&st->greenlets.looked_for, "gevent.hub", MODULE);
 }
 
+/* Whether greenlets that `spawn` makes are made here; None: none are. */
+static PyObject *
+greenlets_taken(PyObject *module, PyObject *spawn)
+{
+    cbase_greenlets *g = &cbase_module_state(module)->greenlets;
+    int known = cbase_premises_hold(&g->spawn, MODULE);
+
+    if (known > 0) {
+        known = cbase_premises_hold(&g->raw, MODULE);
+    }
+    if (known <= 0) {
+        return known < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return PyBool_FromLong(spawn == g->spawn_raw
+                           || (Py_IS_TYPE(spawn, &PyMethod_Type)
+                               && PyMethod_GET_FUNCTION(spawn) == g->spawn_function
+                               && PyMethod_GET_SELF(spawn) == (PyObject *)g->class));
+}
+
 PyMethodDef cbase_greenlets_functions[] = {
     {"_greenlets_prepare", (PyCFunction)(void (*)(void))greenlets_prepare,
      METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_greenlets_prepare($module, /, **parts)\n--\n\n"
                "Switch the native steps of greenlets on; for gevent_cbase._greenlets.")},
+    {"_greenlets_taken", greenlets_taken, METH_O,
+     PyDoc_STR("_greenlets_taken($module, spawn, /)\n--\n\n"
+               "Return whether the greenlets of this spawn function are made in C; None: none are.")},
     {NULL, NULL, 0, NULL},
 };

@@ -574,13 +574,15 @@ NO_READ = 'do_read is not that of gevent.server.StreamServer'
 NO_SOCKET = 'there is no listening socket now'
 NO_POOL = 'there is no pool'
 NO_PLAIN_POOL = 'the pool is not a plain gevent.pool.Pool'
+IN_HUB = 'handlers run in the hub'
+NO_SPAWN = 'spawn is not one of gevent'
 OWN_WAY = 'its class, or its __dict__, has its own way with attributes'
 
 
 def taken(one):
     """The fast paths without those that are the same for all servers."""
     found = dict(stats(one).fast_paths)
-    assert list(found) == ['lookups', 'sockets', 'watchers', 'pools', 'datastack']
+    assert list(found) == ['lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack']
     assert found.pop('datastack') == datastack.why_off()
     sockets, watchers = found['sockets'], found.pop('watchers')
     assert watchers == (sockets or gevent_cbase._stream._watchers_off())
@@ -606,24 +608,34 @@ class MyPool(Pool):
     pass
 
 
+class MyGreenlet(gevent.Greenlet):
+    pass
+
+
 @pytest.mark.fast_path
-@pytest.mark.parametrize('cls, spawn, lookups, sockets, pools', [
-    (server.StreamServer, 'default', None, None, NO_POOL),
-    (pywsgi.WSGIServer, 'default', None, None, NO_POOL),
-    (server.StreamServer, 5, None, None, None),
-    (server.StreamServer, MyPool(5), None, None, NO_PLAIN_POOL),
-    (server.DatagramServer, 'default', None, NO_READ, NO_POOL),
-    (Reads, 5, None, NO_READ, None),
+@pytest.mark.parametrize('cls, spawn, lookups, sockets, pools, greenlets', [
+    (server.StreamServer, 'default', None, None, NO_POOL, None),
+    (server.StreamServer, gevent.spawn_raw, None, None, NO_POOL, None),
+    (server.StreamServer, MyGreenlet.spawn, None, None, NO_POOL, NO_SPAWN),
+    (pywsgi.WSGIServer, 'default', None, None, NO_POOL, None),
+    (server.StreamServer, 5, None, None, None, None),
+    (server.StreamServer, Pool(5, MyGreenlet), None, None, None, NO_SPAWN),
+    (server.StreamServer, MyPool(5), None, None, NO_PLAIN_POOL, NO_SPAWN),
+    (server.DatagramServer, 'default', None, NO_READ, NO_POOL, None),
+    (Reads, 5, None, NO_READ, None, None),
     (Closes, None, None,
-     'do_close is not that of gevent.server.StreamServer: only accepting is native', NO_POOL),
-    (Attributes, 5, OWN_WAY, OWN_WAY, OWN_WAY),
+     'do_close is not that of gevent.server.StreamServer: only accepting is native', NO_POOL,
+     IN_HUB),
+    (Attributes, 5, OWN_WAY, OWN_WAY, OWN_WAY, NO_SPAWN),
 ])
-def test_fast_paths(ours, serve, cls, spawn, lookups, sockets, pools):
+def test_fast_paths(ours, serve, cls, spawn, lookups, sockets, pools, greenlets):
     one = cls(LOOPBACK, echo, spawn=spawn)
     if cls is server.StreamServer:
-        assert taken(one) == {'lookups': None, 'sockets': NO_SOCKET, 'pools': pools}
+        assert taken(one) == {
+            'lookups': None, 'sockets': NO_SOCKET, 'pools': pools, 'greenlets': greenlets}
     serve(one)
-    expected = {'lookups': lookups, 'sockets': sockets, 'pools': pools}
+    expected = {
+        'lookups': lookups, 'sockets': sockets, 'pools': pools, 'greenlets': greenlets}
     assert taken(one) == expected
     assert taken(one) == expected
     assert counts(one) == ZEROS
@@ -633,7 +645,7 @@ def test_fast_paths(ours, serve, cls, spawn, lookups, sockets, pools):
 def test_fast_paths_change(ours, serve, monkeypatch):
     """With the server, its class, and gevent."""
     one = serve(server.StreamServer(LOOPBACK, echo, spawn=5))
-    everything = {'lookups': None, 'sockets': None, 'pools': None}
+    everything = {'lookups': None, 'sockets': None, 'pools': None, 'greenlets': None}
     assert taken(one) == everything
     one.do_read = one.do_read
     assert taken(one)['sockets'] == NO_READ
@@ -691,5 +703,5 @@ def test_fast_paths_switched_off():
     reasons = eval(done.stdout)
     off = 'GEVENT_CBASE_WITHOUT switches it off'
     del reasons['datastack']  # which CPython 3.10 has not
-    assert set(reasons) == {'lookups', 'sockets', 'watchers', 'pools'}
+    assert set(reasons) == {'lookups', 'sockets', 'watchers', 'pools', 'greenlets'}
     assert set(reasons.values()) <= {off, 'not built on this platform'}
