@@ -1,9 +1,10 @@
-/* Connections that are made, and end when the server closes them; and the raw server.
+/* Short connections, and the raw server.
  *
  * The server under test shall never wait for the clients, however fast it is. So it is stopped
  * while a burst of connections is made (the system completes them without it), and then runs
- * alone until it has closed the last of them. The client closes with a reset, which it does
- * after the server's close, so that no connection stays behind in TIME_WAIT.
+ * alone until it has closed the last of them. The clients close at once, or, if they shall wait,
+ * after the server's close; with a reset, so that no connection stays behind in TIME_WAIT. If
+ * they close at once, the last one of a burst waits all the same, as its close ends the burst.
  */
 #include "load.h"
 
@@ -91,7 +92,7 @@ await_all(const int *fds, Py_ssize_t count)
 }
 
 static int
-burst(const load_target *target, pid_t pid, int *fds, Py_ssize_t count)
+burst(const load_target *target, pid_t pid, int *fds, Py_ssize_t count, int wait)
 {
     int failure;
     if (hold(pid) < 0) {
@@ -100,6 +101,8 @@ burst(const load_target *target, pid_t pid, int *fds, Py_ssize_t count)
     }
     PyThreadState *thread = PyEval_SaveThread();
     failure = connect_all(target, fds, count);
+    Py_ssize_t gone = wait || failure ? 0 : count - 1;
+    close_all(fds, gone);
     PyEval_RestoreThread(thread);
     kill(pid, SIGCONT);
     int result;
@@ -108,17 +111,17 @@ burst(const load_target *target, pid_t pid, int *fds, Py_ssize_t count)
         result = load_failed("connecting to the server");
     }
     else {
-        result = await_all(fds, count);
+        result = await_all(fds + gone, count - gone);
     }
     thread = PyEval_SaveThread();
-    close_all(fds, count);
+    close_all(fds + gone, count - gone);
     PyEval_RestoreThread(thread);
     return result;
 }
 
 const char load_connections_doc[] =
-    "connections(where, pid, count, burst)\n--\n\n"
-    "Make *count* connections, each of which ends when the server closes it.\n\n"
+    "connections(where, pid, count, burst, wait)\n--\n\n"
+    "Make *count* connections; *wait* for the server's close of each, or close them at once.\n\n"
     "where: a port of 127.0.0.1, or the path of a UNIX socket. The server, the child process\n"
     "pid, is stopped while *burst* connections are made, so its backlog must be that large.\n"
     "Raises OSError if a connection ends otherwise.";
@@ -127,10 +130,10 @@ PyObject *
 load_connections(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *where;
-    int pid;
+    int pid, wait;
     Py_ssize_t count, size;
     load_target target;
-    if (!PyArg_ParseTuple(args, "Oinn:connections", &where, &pid, &count, &size)
+    if (!PyArg_ParseTuple(args, "Oinnp:connections", &where, &pid, &count, &size, &wait)
         || load_target_from(where, &target) < 0)
     {
         return NULL;
@@ -146,7 +149,7 @@ load_connections(PyObject *Py_UNUSED(module), PyObject *args)
     int result = 0;
     while (result == 0 && count > 0) {
         Py_ssize_t now = count < size ? count : size;
-        result = burst(&target, (pid_t)pid, fds, now);
+        result = burst(&target, (pid_t)pid, fds, now, wait);
         count -= now;
     }
     PyMem_Free(fds);

@@ -80,10 +80,12 @@ def test_connections(tmp_path):
     assert ('Skipped: uvloop Protocol (uvloop is not installed)' in text) is (not others)
 
 
-def test_each_way_to_spawn(tmp_path):
+@pytest.mark.parametrize('clients', ['close', 'wait'])
+def test_each_way_to_spawn(tmp_path, clients):
     _, figures = measured(tmp_path, 'connections', '--check', '--rounds', '1', '--count', '40',
                           '--spawn', 'raw,pool,none', '--transport', 'unix',
-                          '--only', 'gevent,gevent_cbase')
+                          '--only', 'gevent,gevent_cbase', '--clients', clients)
+    assert figures['settings']['clients'] == clients
     assert rows(figures, 'transport', 'spawn') == [
         ('unix', spawn, name) for spawn in ('raw', 'pool', 'none')
         for name in ('gevent', 'gevent_cbase')]
@@ -299,12 +301,12 @@ def test_requests_look_at_the_answer(answer, message):
 
 
 @pytest.mark.parametrize('call, error', [
-    (lambda load: load.connections(0, 100, 1, 1), ValueError),
-    (lambda load: load.connections('', 100, 1, 1), ValueError),
-    (lambda load: load.connections('x' * 200, 100, 1, 1), ValueError),
-    (lambda load: load.connections(None, 100, 1, 1), TypeError),
-    (lambda load: load.connections(1, 1, 1, 1), ValueError),
-    (lambda load: load.connections(1, 100, 1, 0), ValueError),
+    (lambda load: load.connections(0, 100, 1, 1, True), ValueError),
+    (lambda load: load.connections('', 100, 1, 1, True), ValueError),
+    (lambda load: load.connections('x' * 200, 100, 1, 1, True), ValueError),
+    (lambda load: load.connections(None, 100, 1, 1, True), TypeError),
+    (lambda load: load.connections(1, 1, 1, 1, True), ValueError),
+    (lambda load: load.connections(1, 100, 1, 0, True), ValueError),
     (lambda load: load.requests(1, b'', 1, 1, True), ValueError),
     (lambda load: load.requests(1, b'x', 1, 0, True), ValueError),
     (lambda load: load.cpu_seconds(0), ProcessLookupError),
@@ -320,7 +322,7 @@ def test_connections_that_cannot_be_made():
     from gevent_cbase import _load
     with subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE) as child:
         with pytest.raises(FileNotFoundError, match='connecting to the server'):
-            _load.connections('/no/such/socket', child.pid, 10, 5)
+            _load.connections('/no/such/socket', child.pid, 10, 5, True)
         assert child.communicate(b'\n') and child.returncode == 0  # it was let go again
     with pytest.raises(OSError, match='stopping the server|waiting for the server'):
-        _load.connections(1, child.pid, 1, 1)
+        _load.connections(1, child.pid, 1, 1, True)

@@ -23,8 +23,10 @@ QUICK_ROUNDS, QUICK_COUNT = 3, 3000
 
 NOTE = 'what has no spawn is compared to gevent with spawn=%s'
 
-#: connections that wait when the server is let go
-BURST = 256
+#: connections that are there when the server is let go
+BURST = 900
+
+CLIENTS = ('close', 'wait')
 
 
 def add_options(parser, choices):
@@ -34,6 +36,8 @@ def add_options(parser, choices):
                         help='of default,raw,pool,none (default: all)')
     parser.add_argument('--only', type=choices(IMPLEMENTATIONS), default=IMPLEMENTATIONS,
                         metavar='LIST', help='of %s (default: all)' % ','.join(IMPLEMENTATIONS))
+    parser.add_argument('--clients', choices=CLIENTS, default=CLIENTS[0], help=(
+        'close at once, or wait for the server to do so, which costs it more (default: close)'))
 
 
 def run(options, progress):
@@ -45,7 +49,9 @@ def run(options, progress):
         'connections', 'CPU of the server per connection: medians of %d rounds of %d connections'
         % (options.rounds, options.count),
         {'rounds': options.rounds, 'connections': options.count, 'burst': burst,
-         'transport': options.transport, 'spawn': options.spawn, 'only': options.only}, cores)
+         'clients': options.clients, 'transport': options.transport, 'spawn': options.spawn,
+         'only': options.only}, cores)
+    wait = options.clients == 'wait'
     for transport in options.transport:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='bench-'))
@@ -53,7 +59,7 @@ def run(options, progress):
             servers = children.start_servers(
                 stack, [(settings, transport, folder, cores.server, options.check)
                         for settings in wanted], progress)
-            measures = [(result, measure(load, server, options.count, burst))
+            measures = [(result, measure(load, server, options.count, burst, wait))
                         for result, server in zip(results, servers)]
             children.run_rounds(report, measures, servers, options, progress)
     return report
@@ -93,10 +99,10 @@ def plan(report, transport, options):
     return results, wanted
 
 
-def measure(load, server, count, burst):
+def measure(load, server, count, burst, wait):
     def one_round():
         return server.measure(
-            lambda: load.connections(server.where, server.pid, count, burst), count)
+            lambda: load.connections(server.where, server.pid, count, burst, wait), count)
     return one_round
 
 
