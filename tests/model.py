@@ -1,6 +1,6 @@
 """The state machine of test_model.py: gevent's classes and ours go through the same life.
 
-``python tests/model.py KIND [SECONDS]`` is one run, in a process of its own: for test_model.py,
+``python tests/model.py KIND [SECONDS [SEED]]`` is one run, in a process of its own: for test_model.py,
 and to try one kind by hand. Without SECONDS it is the same run every time.
 
 The reference is a second copy of gevent's server modules, on a BaseServer that install() does
@@ -28,6 +28,7 @@ import weakref
 import gevent
 import gevent.os
 from gevent import event, get_hub, pool, pywsgi, server, socket  # noqa: F401 (before install())
+import hypothesis
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test)
@@ -169,6 +170,7 @@ class Side:
     def __init__(self, name, modules):
         self.name, self.modules = name, modules
         self.events, self.clients, self.servers = [], [], 0
+        self.hooks = set()               # that ran since the last operation
         self.server = self.pool_before = self.forever = self.cls = None
         self.names = {}                  # ports and paths, as they appear in comparisons
         self.behaviour = {}              # of the handler for a client, by number
@@ -193,7 +195,8 @@ class Side:
             return 'the server'
         if isinstance(thing, tuple):
             return '(%s)' % ', '.join(map(self.show, thing))
-        if isinstance(thing, (socket.socket, gevent.Greenlet)):
+        if isinstance(thing, (socket.socket, gevent.Greenlet)) or (
+                type(thing).__module__.startswith(('gevent.lib', 'gevent._ffi'))):
             return type(thing).__name__
         if isinstance(thing, types.MethodType):
             return 'method %s of %s' % (thing.__func__.__qualname__, type(thing.__self__).__name__)
@@ -208,7 +211,7 @@ class Side:
     def state(self):
         """Everything that can be seen from outside."""
         clients = [(number, *client.poll()) for number, client in enumerate(self.clients)]
-        seen = {'clients': [(number, re.sub(rb'Date: [^\r]*', b'', got), end)
+        seen = {'hooks': sorted(self.hooks), 'clients': [(number, re.sub(rb'Date: [^\r]*', b'', got), end)
                             for number, got, end in clients],
                 'kept': [sock.fileno() < 0 for sock in self.kept],
                 'forever': self.forever is not None and (self.forever.dead, self.show(
@@ -400,7 +403,10 @@ class Side:
             self.failures[name] = 2
 
         def hook(self, *args):
-            side.note(place, name)
+            if name in HOT:
+                side.hooks.add((place, name))
+            else:
+                side.note(place, name)
             if how in ('yes', 'no'):
                 return how == 'yes'
             if how == 'raise' and side.failures[name] > 0:
@@ -707,6 +713,9 @@ HOOKS = [('full', 'yes'), ('full', 'no'), ('do_read', 'pass'), ('do_read', 'rais
          ('start_accepting', 'pass'), ('stop_accepting', 'pass'), ('close', 'pass'),
          ('stop', 'pass'), ('init_socket', 'pass'), ('set_spawn', 'pass'),
          ('_do_read', 'pass'), ('_start_accepting_if_started', 'pass')]
+#: those that may run over and over while a client waits in vain
+HOT = ('full', 'do_read', '_do_read', 'is_fatal_error', 'start_accepting', 'stop_accepting',
+       '_start_accepting_if_started')
 QUIET = ['return', 'reply', 'return', 'echo', 'close', 'timeout', 'keep', 'sleep']
 LOUD = QUIET + ['block', 'block', 'raise', 'stop', 'stop_accepting', 'exit', 'kill', 'detach']
 
@@ -735,7 +744,7 @@ OPERATIONS = {
         ('start',), ('start',), ('start',), ('init_socket',), ('start_accepting',),
         ('stop_accepting',), ('close',), ('stop',), ('stop', 0), ('stop', 0.002), ('full',),
         ('_start_accepting_if_started',), ('_start_accepting_if_started', 5),
-        ('__enter__',), ('__exit__', None, None, None), ('do_read', 1), ('stop', 1, 2),
+        ('__enter__',), ('__exit__', None, None, None),
         ('is_fatal_error', OSError(9, 'x')), ('is_fatal_error', Odd())]),
     'restart': st.just(()),
     'serve_forever': st.tuples(st.sampled_from([None, 0, 0.001])),
@@ -817,9 +826,11 @@ class Model(RuleBasedStateMachine):
     def on_both(self, name, *args):
         """Carry out an operation on both sides, and compare."""
         results = []
+        if os.environ.get('TRACE'):
+            print(name, args, gevent_cbase.is_installed(), file=sys.__stderr__, flush=True)
         for side in self.sides:
             self.current = RECORDER.side = side
-            side.events = []
+            side.events, side.hooks = [], set()
             with gevent.Timeout(PATIENCE, side.name + ' blocks'):
                 results.append(side.show(outcome(getattr(side, name), *args)))
             side.settle()
@@ -943,7 +954,7 @@ class Recorder:
 RECORDER = Recorder()
 
 
-def run(kind, seconds):
+def run(kind, seconds=None, seed=None):
     Model.kind = kind
     Model.reference = copies()
     sys.addaudithook(RECORDER)
@@ -957,10 +968,9 @@ def run(kind, seconds):
     end = time.monotonic() + (seconds or 0)
     while True:
         if seconds is not None:
-            seed = random.randrange(1 << 30)
-            print('seed', seed, flush=True)
-            from hypothesis import seed as with_seed
-            with_seed(seed)(Model)
+            number = random.randrange(1 << 30) if seed is None else seed
+            print('seed', number, flush=True)
+            hypothesis.seed(number)(Model)
         run_state_machine_as_test(Model, settings=options)
         if time.monotonic() >= end:
             break
@@ -970,4 +980,4 @@ def run(kind, seconds):
 
 
 if __name__ == '__main__':
-    run(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else None)
+    run(sys.argv[1], *map(int, sys.argv[2:]))
