@@ -186,12 +186,14 @@ class _Callbacks:
         """The semaphore of a pool calls what is linked to it once, when a slot is free."""
         try:
             semaphore = self.state['pool']._semaphore
-            before = semaphore.linkcount()
+            before = remaining = semaphore.linkcount()
             semaphore.unlink(method)
-            linked = before - semaphore.linkcount()
+            while semaphore.linkcount() < remaining:  # unlink() takes one away at a time
+                remaining = semaphore.linkcount()
+                semaphore.unlink(method)
         except Exception:  # a pool of some other kind, or none: nothing is linked to it
             return
-        for _ in range(linked):
+        for _ in range(before - remaining):
             semaphore.rawlink(replacement)
 
 

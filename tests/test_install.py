@@ -858,6 +858,28 @@ def test_paused_by_a_full_pool():
 
 
 @in_child
+def test_linked_to_its_pool_more_than_once():
+    """Each link, made by set_spawn() and by a wake-up with the pool full, is moved."""
+    import gevent_cbase
+    from gevent.pool import Pool
+    from gevent.server import StreamServer
+    from helpers import LOOPBACK, echo
+    server = StreamServer(LOOPBACK, echo, spawn=Pool(0))
+    server.init_socket()
+    server._do_read()
+    semaphore = server.pool._semaphore
+    for change in (gevent_cbase.install, gevent_cbase.uninstall):
+        assert semaphore.linkcount() == 2
+        change()
+        for left in (1, 0):
+            semaphore.unlink(server._start_accepting_if_started)
+            assert semaphore.linkcount() == left
+        server.set_spawn(server.pool)
+        server._do_read()
+    server.stop()
+
+
+@in_child
 def test_paused_by_an_error():
     """A server that waits after a failed accept goes on, on its new class, after the delay."""
     import errno
