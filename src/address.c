@@ -22,11 +22,23 @@ has_colon(PyObject *text)
     return found;
 }
 
+/* text.<name>(*args), with the errors of Python code; `args` is stolen and may be NULL. */
+static PyObject *
+call_method(PyObject *text, const char *name, PyObject *args)
+{
+    PyObject *method = args == NULL ? NULL : PyObject_GetAttrString(text, name);
+    PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
+
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    return result;
+}
+
 /* bool(text.<method>(arg)) */
 static int
 ask_with(PyObject *text, const char *method, const char *arg)
 {
-    PyObject *result = PyObject_CallMethod(text, method, "s", arg);
+    PyObject *result = call_method(text, method, Py_BuildValue("(s)", arg));
 
     if (result == NULL) {
         return -1;
@@ -104,7 +116,7 @@ with_port(PyObject *family, PyObject *host, PyObject *port)
 static PyObject *
 split_port(PyObject *address)
 {
-    PyObject *parts = PyObject_CallMethod(address, "rsplit", "si", ":", 1);
+    PyObject *parts = call_method(address, "rsplit", Py_BuildValue("(si)", ":", 1));
     PyObject *items[3] = {NULL, NULL, NULL};
     PyObject *iterator, *pair = NULL;
     int count = 0;

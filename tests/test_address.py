@@ -359,6 +359,19 @@ def test_rsplit_that_gives_no_iterable(parse):
     assert str(info.value) == 'cannot unpack non-iterable int object'
 
 
+@pytest.mark.parametrize('name', ['rsplit', 'startswith', 'endswith'])
+def test_methods_that_cannot_be_called(parse, name):
+    """The interpreter's own text."""
+    class Text(str):
+        def rsplit(self, *args):
+            return Text('[host]'), '80'
+    text = Text('[host]:80')
+    setattr(Text, name, None)
+    with pytest.raises(TypeError) as info:
+        parse(text)
+    assert str(info.value) == "'NoneType' object is not callable"
+
+
 def test_host_of_another_kind(parse):
     """The host only needs startswith, endswith, slicing and ==, in that order."""
     log = []
