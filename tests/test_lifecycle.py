@@ -2,6 +2,7 @@
 import errno
 import gc
 import socket as native
+import subprocess
 import sys
 import threading
 import weakref
@@ -13,8 +14,8 @@ from gevent.event import Event
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.pool import Pool
 from helpers import (
-    LOOPBACK, ask, connect, connect_natively, descriptors, echo, listener, outcome, read_all,
-    spying, until,
+    LOOPBACK, ask, child_environ, connect, connect_natively, descriptors, echo, listener, outcome,
+    python, read_all, spying, until,
 )
 
 #: attributes that close() leaves alone
@@ -1005,6 +1006,25 @@ def test_killing_the_greenlet_of_serve_forever(impl):
     runner.kill()
     assert type(runner.value) is gevent.GreenletExit
     assert server.closed and not server.started
+
+
+@pytest.mark.parametrize('how', ['server.stop()', 'runner.kill()'])
+def test_serve_forever_under_an_audit_hook(impl, how):
+    """There may be no Python frame in its greenlet when it starts another one: gevent looks for
+    the frame, and tells the hook."""
+    process = subprocess.run(python(impl, '-c', '''
+import sys, gevent
+from gevent.server import StreamServer
+sys.addaudithook(lambda *args: None)
+server = StreamServer(('127.0.0.1', 0), print)
+runner = gevent.spawn(server.serve_forever)
+while not server.started:
+    gevent.sleep(0.001)
+%s
+runner.join()
+print(server.closed)
+''' % how), capture_output=True, text=True, timeout=60, env=child_environ())
+    assert (process.returncode, process.stdout) == (0, 'True\n'), process.stderr
 
 
 class Token:
