@@ -193,21 +193,19 @@ parse(cbase_state *st, PyObject *address)
         return is < 0 ? NULL : parse_tuple(st, address);
     }
     is = PyObject_IsInstance(address, (PyObject *)&PyUnicode_Type);
-    if (is > 0) {
-        int colon = has_colon(address);
-        if (colon != 0) {
-            return colon < 0 ? NULL : parse_host_and_port(st, address);
-        }
+    int colon = is > 0 ? has_colon(address) : 1;
+    if (is < 0 || colon < 0) {
+        return NULL;
     }
-    else if (is == 0) {
-        is = PyObject_IsInstance(address, (PyObject *)&PyLong_Type);
-        if (is == 0) {
+    if (colon) { // or a number, whatever else it claims to be
+        int is_number = PyObject_IsInstance(address, (PyObject *)&PyLong_Type);
+        if (is_number == 0 && is == 0) {
             cbase_raise(PyExc_TypeError, "Expected tuple or string, got %S",
                         (PyObject *)Py_TYPE(address));
         }
-    }
-    if (is <= 0) {
-        return NULL;
+        if (is_number <= 0) {
+            return is_number < 0 || is == 0 ? NULL : parse_host_and_port(st, address);
+        }
     }
     return with_port(st->family_inet6, st->address_any, address); // just a port
 }

@@ -515,11 +515,18 @@ def test_objects_that_claim_a_type(parse):
         def rsplit(self, separator, count):
             return 'h', count
 
+    class NumberLikeText(int):
+        __class__ = str
+
+        def __contains__(self, item):
+            return True
+
     like = LikeTuple()
     result = parse(like)
     assert result[0] == INET6 and result[1] is like
     assert parse(LikeInt()) == (INET6, ('', 12))
     assert parse(LikeText()) == (INET, ('h', 1))
+    assert parse(NumberLikeText(80)) == (INET6, ('', 80))
 
 
 def test_message_that_cannot_be_made(impl):
