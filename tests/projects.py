@@ -49,12 +49,28 @@ PROJECTS = {
         requires=['h2', 'httpx[http2]', 'pytest-asyncio'], ci=True),
     'geventhttpclient': project(
         '2.6.1', '-m', 'not network', 'tests',
-        requires=['requests', 'dpkt', 'pytest-httpserver', 'urllib3', 'trustme'], ci=True),
+        requires=['requests', 'dpkt', 'httplib2', 'pytest-httpserver', 'urllib3', 'trustme'], ci=True),
     'gnsq': project('1.0.2', 'tests', '--fast', requires=['mock', 'requests'], ci=True),
     'gipc': project('1.8.0', 'test', requires=['pytest<8'], ci=True),  # for setup() without class
     'tinyrpc': project(
         '1.1.7', 'tests/test_wsgi_transport.py',
         requires=['requests', 'werkzeug', 'gevent-websocket', 'six'], ci=True),
+    'locust': project(
+        '2.29.1', 'locust/test', requires=['cryptography', 'pyquery', 'retry', 'flask<3.1']),
+    'python-slimta': project('5.0.5', 'test', requires=['mox3', 'pyspf', 'py3dns', 'redis']),
+    'gevent-toolbelt': project('1.0.12', 'tests', requires=['requests']),
+    'pywb': project('2.10.0', 'pywb', 'tests', requires=[
+        'webtest', 'httpbin', 'fakeredis', 'mock', 'responses', 'setuptools<80']),
+    'python-engineio': project(
+        '4.15.1', 'tests', requires=['simple-websocket', 'websocket-client', 'requests',
+                                     'aiohttp', 'tornado', 'eventlet', 'pytest-asyncio']),
+    'python-socketio': project(
+        '5.18.1', 'tests', requires=['simple-websocket', 'websocket-client', 'requests', 'redis',
+                                     'valkey', 'kombu', 'msgpack', 'aiohttp', 'pytest-asyncio', 'uvicorn']),
+    'chaussette': project('1.3.0', 'chaussette/tests', requires=['requests', 'unittest2', 'tornado', 'six']),
+    'gsmtpd': project('0.2', 'test'),
+    'mocket': project('3.15.0', 'tests', requires=['requests', 'aiohttp', 'pytest-asyncio']),
+    'ws4py': project('0.6.0', 'test', requires=['mock', 'cherrypy', 'tornado']),
 }
 
 #: tests: {test id: outcome}, base: whose class StreamServer stood on, text: the output
