@@ -67,7 +67,8 @@ class Child:
     def __exit__(self, *failure):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # wherever it is
-        print(self.process.communicate()[1].decode())  # for whoever reads of a failure
+        self.errors = self.process.communicate()[1].decode()
+        print(self.errors)  # for whoever reads of a failure
         self.lines.close()
         self.control.close()
 
@@ -317,6 +318,7 @@ def test_servers_on_one_listener(impl, tmp_path):
             if left > 1:
                 child.ask('stop %d' % (left - 1))
                 descriptors -= 1
+    assert child.errors == ''
 
 
 #: three processes that share a listener, as forked children; answers with their ids
@@ -393,3 +395,4 @@ def test_processes_on_one_listener(impl, tmp_path):
             assert guest.pid in set(pids) - {victim}
         for guest in guests + waiting:
             assert guest.finish() == (b'' if guest.pid == victim else b'done')
+    assert child.errors == ''

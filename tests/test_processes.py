@@ -81,7 +81,7 @@ def test_threads(run, loop):
                 gevent.sleep(0.001)
 
         def rounds(numbers):
-            """How many answers came from each thread, when each server has been asked ten times."""
+            """How many answers came from each thread; each server is asked ten times."""
             asked = [gevent.spawn(ask, address)
                      for _ in range(10) for number in numbers for address in where[number]]
             answers = [one.get() for one in asked]
