@@ -12,8 +12,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
-import textwrap
 import time
 
 import psutil
