@@ -13,6 +13,7 @@ typedef struct {
     cbase_counters *counters;
     unsigned long closes; // cbase_state.closes when last looked at
     int open;             // had a `socket` of its own when the batch began
+    Py_ssize_t most;      // connections
 } batch;
 
 static int
@@ -20,9 +21,23 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
 {
     b->counters = cbase_stats_of(st, self);
     cbase_stats_end_pause(b->counters); // also where start_accepting() is not ours
+    b->most = 0;
+    PyObject *max_accept = PyObject_GetAttr(self, st->s_max_accept);
+    if (max_accept == NULL) {
+        return -1;
+    }
+    Py_ssize_t most = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
+    Py_DECREF(max_accept);
+    if (most == -1 && PyErr_Occurred()) {
+        return -1;
+    }
     b->closes = st->closes;
     b->open = cbase_dict_has(self, st->s_socket);
-    return b->open < 0 ? -1 : 0;
+    if (b->open < 0) {
+        return -1;
+    }
+    b->most = most;
+    return 0;
 }
 
 /* 1 if there is nothing to accept from any more, 0 or -1. */
@@ -37,9 +52,8 @@ batch_closed(cbase_state *st, PyObject *self, batch *b)
     return has < 0 ? -1 : !has;
 }
 
-/* Stop accepting until the pool says that a slot is free. */
 static int
-wait_for_slot(cbase_state *st, PyObject *self)
+stop_until_slot(cbase_state *st, PyObject *self)
 {
     if (cbase_run(self, st->s_stop_accepting) < 0) {
         return -1;
@@ -55,6 +69,21 @@ wait_for_slot(cbase_state *st, PyObject *self)
         return -1;
     }
     return linked ? 0 : cbase_resume_later(st, self);
+}
+
+/* Stop accepting until the pool says that a slot is free. */
+static int
+wait_for_slot(cbase_state *st, PyObject *self)
+{
+    cbase_waker waker;
+
+    cbase_waker_take(st, self, st->s__watcher, &waker);
+    int result = stop_until_slot(st, self);
+    if (result < 0 && cbase_no_memory(st, self, &waker)) {
+        result = 0;
+    }
+    cbase_waker_drop(&waker);
+    return result;
 }
 
 /* ---- one connection ---- */
@@ -297,9 +326,11 @@ static int
 recover(cbase_state *st, PyObject *self, PyObject *args)
 {
     cbase_except block;
+    cbase_waker waker;
     int result;
 
     cbase_except_enter(&block);
+    cbase_waker_take(st, self, st->s__watcher, &waker);
     if (args == NULL) {
         result = recover_from_reading(st, self, block.raised);
     }
@@ -307,8 +338,9 @@ recover(cbase_state *st, PyObject *self, PyObject *args)
         result = recover_from_handling(st, self, args, block.raised);
     }
     if (result < 0) {
-        cbase_never_deaf(st, self);
+        (void)cbase_never_deaf(st, self, &waker);
     }
+    cbase_waker_drop(&waker);
     return cbase_except_leave(&block);
 }
 
@@ -326,30 +358,56 @@ ask_full(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     return full == CBASE_UNKNOWN ? cbase_ask(self, st->s_full) : full;
 }
 
+/* With an exception set that has nothing to do with a connection: 0 if it has been dealt with,
+ * or -1. */
+static int
+out_of_batch(cbase_state *st, PyObject *self)
+{
+    cbase_waker waker;
+
+    cbase_waker_take(st, self, st->s__watcher, &waker);
+    int dealt_with = cbase_no_memory(st, self, &waker);
+    cbase_waker_drop(&waker);
+    return dealt_with ? 0 : -1;
+}
+
+/* Whether the next connection can be read, with its hooks, or NULL: 1, 0 to end the batch, or
+ * -1. */
+static int
+may_read(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
+{
+    int status = batch_closed(st, self, b);
+
+    if (status != 0) {
+        return status < 0 ? -1 : 0;
+    }
+    status = cbase_hooks_get(st, self, hooks);
+    if (status < 0) {
+        return -1;
+    }
+    if (*hooks == NULL || !(*hooks)->never_full) {
+        status = ask_full(st, self, *hooks);
+        if (status != 0) {
+            return status < 0 ? -1 : wait_for_slot(st, self);
+        }
+        status = cbase_hooks_get(st, self, hooks); // full() may change everything
+        if (status < 0) {
+            return -1;
+        }
+    }
+    return 1;
+}
+
 /* One turn: 1 to go on, 0 to end the batch, or -1. */
 static int
 accept_one(cbase_state *st, PyObject *self, batch *b)
 {
     const cbase_hooks *hooks = NULL;
     PyObject *args;
-    int status = batch_closed(st, self, b);
+    int status = may_read(st, self, b, &hooks);
 
-    if (status != 0) {
-        return status < 0 ? -1 : 0;
-    }
-    status = cbase_hooks_get(st, self, &hooks);
-    if (status < 0) {
-        return -1;
-    }
-    if (hooks == NULL || !hooks->never_full) {
-        status = ask_full(st, self, hooks);
-        if (status != 0) {
-            return status < 0 ? -1 : wait_for_slot(st, self);
-        }
-        status = cbase_hooks_get(st, self, &hooks); // full() may change everything
-        if (status < 0) {
-            return -1;
-        }
+    if (status <= 0) {
+        return status < 0 ? out_of_batch(st, self) : 0;
     }
     status = read_one(st, self, &hooks, &args);
     if (status < 0) {
@@ -371,7 +429,6 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
 CBASE_METHOD(server_do_read_loop)
 {
     cbase_state *st = cbase_class_state(cls);
-    PyObject *max_accept;
     Py_ssize_t left;
     batch b;
     int status = 1;
@@ -380,21 +437,11 @@ CBASE_METHOD(server_do_read_loop)
     if (cbase_no_args("_do_read", nargs, kwnames) < 0) {
         return NULL;
     }
-    max_accept = PyObject_GetAttr(self, st->s_max_accept);
-    if (max_accept == NULL) {
-        return NULL;
-    }
-    left = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
-    Py_DECREF(max_accept);
-    if (left == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
     Py_INCREF(self); // a handler may drop the last reference
     if (batch_begin(st, self, &b) < 0) {
-        Py_DECREF(self);
-        return NULL;
+        status = out_of_batch(st, self);
     }
-    for (; left > 0 && status > 0; left--) {
+    for (left = b.most; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }
     cbase_bound_drop(st);

@@ -301,9 +301,23 @@ void cbase_stats_resume(cbase_state *st, PyObject *self);
 int cbase_pause(cbase_state *st, PyObject *self);
 /* As cbase_pause for a server that is accepting no more: the timer and the doubling only. */
 int cbase_resume_later(cbase_state *st, PyObject *self);
-/* With an exception set that is about to reach the event loop, which may stop the io watcher
- * for that: make sure that accepting goes on later. Keeps the exception. */
-void cbase_never_deaf(cbase_state *st, PyObject *self);
+
+/* The io watcher or timer in an attribute of a server, before it is stopped: what calls the
+ * server again where there is no memory for a pause. Both NULL if there is none. */
+typedef struct {
+    PyObject *attr;               // borrowed
+    PyObject *watcher, *callback; // owned
+} cbase_waker;
+
+/* Keeps an exception that is set. */
+void cbase_waker_take(cbase_state *st, PyObject *self, PyObject *attr, cbase_waker *waker);
+void cbase_waker_drop(cbase_waker *waker);
+/* With an exception set that is about to reach the event loop, which stops the io watcher for
+ * that: make sure that accepting goes on later. 0 if the exception is still set; 1 if it has
+ * been written to stderr, and must not reach the loop. */
+int cbase_never_deaf(cbase_state *st, PyObject *self, cbase_waker *waker);
+/* The same for a MemoryError; 0 for all else, as gevent does not go on after it either. */
+int cbase_no_memory(cbase_state *st, PyObject *self, cbase_waker *waker);
 
 /* ---- pool.c: pools and what resembles one ---- */
 

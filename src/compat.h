@@ -48,6 +48,15 @@ compat_set_raised(PyObject *exc)
 #endif
 }
 
+/* The same for an exception or NULL. */
+static inline void
+compat_restore_raised(PyObject *exc)
+{
+    if (exc != NULL) {
+        compat_set_raised(exc);
+    }
+}
+
 /* getattr() that takes AttributeError for "absent": 1 and an owned *result, 0 and NULL, or -1. */
 static inline int
 compat_get_optional(PyObject *obj, PyObject *name, PyObject **result)

@@ -81,10 +81,18 @@ CBASE_METHOD(server_start_accepting_if_started)
         return NULL;
     }
     int started = is_started(st, self);
-    if (started < 0 || (started && cbase_run(self, st->s_start_accepting) < 0)) {
-        return NULL;
+    if (started > 0) {
+        started = cbase_run(self, st->s_start_accepting);
     }
-    return Py_NewRef(Py_None);
+    if (started < 0) {
+        cbase_waker waker;
+        cbase_waker_take(st, self, st->s__timer, &waker);
+        if (cbase_no_memory(st, self, &waker)) {
+            started = 0;
+        }
+        cbase_waker_drop(&waker);
+    }
+    return started < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* Stop and close the watcher in `attr`, if there is one. Stopping may run anything, also this

@@ -28,6 +28,7 @@
     X(args)                                                                                       \
     X(block)                                                                                      \
     X(blocking)                                                                                   \
+    X(callback)                                                                                   \
     X(cancel_waits_close_and_then)                                                                \
     X(clear)                                                                                      \
     X(close)                                                                                      \

@@ -121,6 +121,42 @@ cbase_resume_later(cbase_state *st, PyObject *self)
     return pause ? pause_for_delay(st, self) : cbase_run(self, st->s_start_accepting);
 }
 
+/* ---- never deaf ---- */
+
+#define ATTEMPTS 30 /* while there is no memory */
+
+/* Whether a watcher that was closed can be started again. CAUTION: so it is in gevent's libev
+ * loop in C, not in the others; watched by test_no_memory_for_a_pause. */
+static int
+is_reusable(PyObject *watcher)
+{
+    static const char module[] = "gevent.libev.corecext.";
+
+    return watcher != NULL && strncmp(Py_TYPE(watcher)->tp_name, module, strlen(module)) == 0;
+}
+
+void
+cbase_waker_take(cbase_state *st, PyObject *self, PyObject *attr, cbase_waker *waker)
+{
+    PyObject *raised = compat_get_raised();
+
+    *waker = (cbase_waker){.attr = attr};
+    if (cbase_dict_get(st, self, attr, &waker->watcher) < 0
+        || (is_reusable(waker->watcher)
+            && compat_get_optional(waker->watcher, st->s_callback, &waker->callback) < 0))
+    {
+        PyErr_Clear(); // there is no last resort
+    }
+    compat_restore_raised(raised);
+}
+
+void
+cbase_waker_drop(cbase_waker *waker)
+{
+    Py_CLEAR(waker->watcher);
+    Py_CLEAR(waker->callback);
+}
+
 /* What the server needs so that accepting goes on, where anything about it may be broken. */
 static int
 pause_somehow(cbase_state *st, PyObject *self)
@@ -142,19 +178,62 @@ pause_somehow(cbase_state *st, PyObject *self)
     if (pause >= 0 && start_timer(st, self, pause ? NULL : st->zero) == 0) {
         return 0;
     }
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1;
+    }
     PyErr_Clear(); // a server whose delay is of no use waits a second
     return start_timer(st, self, st->one);
 }
 
-void
-cbase_never_deaf(cbase_state *st, PyObject *self)
+/* Start again what has called the server, which takes no memory: 1 if that is done or needless,
+ * or 0. */
+static int
+call_again(cbase_state *st, PyObject *self, cbase_waker *waker)
+{
+    if (waker->callback == NULL || waker->callback == Py_None) {
+        return 0;
+    }
+    int open = cbase_dict_has(self, st->s_socket);
+    PyObject *started =
+        open > 0 ? cbase_call_one(waker->watcher, st->s_start, waker->callback) : NULL;
+    int set = started != NULL && PyObject_SetAttr(self, waker->attr, waker->watcher) == 0;
+    PyErr_Clear();
+    Py_XDECREF(started);
+    return set;
+}
+
+int
+cbase_never_deaf(cbase_state *st, PyObject *self, cbase_waker *waker)
 {
     if (PyErr_ExceptionMatches(st->GreenletExit)) {
-        return; // the hub itself is being ended
+        return 0; // the hub itself is being ended
     }
     PyObject *raised = compat_get_raised();
-    if (pause_somehow(st, self) < 0) {
-        PyErr_WriteUnraisable(self);
+    int result = pause_somehow(st, self);
+    for (int i = 1; i < ATTEMPTS && result < 0 && PyErr_ExceptionMatches(PyExc_MemoryError); i++) {
+        PyErr_Clear();
+        result = pause_somehow(st, self);
     }
+    if (result == 0) {
+        compat_set_raised(raised);
+        return 0;
+    }
+    int called = 0;
+    if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyObject *second = compat_get_raised();
+        called = call_again(st, self, waker);
+        compat_set_raised(second);
+    }
+    PyErr_WriteUnraisable(self);
     compat_set_raised(raised);
+    if (called) {
+        PyErr_WriteUnraisable(self); // the event loop would stop what raises
+    }
+    return called;
+}
+
+int
+cbase_no_memory(cbase_state *st, PyObject *self, cbase_waker *waker)
+{
+    return PyErr_ExceptionMatches(PyExc_MemoryError) && cbase_never_deaf(st, self, waker);
 }
