@@ -98,6 +98,17 @@ take_classes(cbase_premises *p, PyObject *classes)
     return 0;
 }
 
+/* Whether all but the versions of the classes is the same. */
+static int
+same_parts(const cbase_premises *one, const cbase_premises *other)
+{
+    return one->classes == other->classes && one->functions == other->functions
+           && one->globals == other->globals
+           && memcmp(one->class, other->class, sizeof(one->class)) == 0
+           && memcmp(one->function, other->function, sizeof(one->function)) == 0
+           && memcmp(one->global, other->global, sizeof(one->global)) == 0;
+}
+
 int
 cbase_premises_set(cbase_premises *premises, PyObject *given)
 {
@@ -112,14 +123,17 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
         return -1;
     }
     /* Owned from here on; what was owned before stays alive, as it may be in use. */
-    for (Py_ssize_t i = 0; i < p.functions; i++) {
+    int owned = same_parts(&p, premises);
+    for (Py_ssize_t i = 0; !owned && i < p.functions; i++) {
         Py_INCREF(p.function[i].object);
         Py_INCREF(p.function[i].code);
         Py_XINCREF(p.function[i].defaults);
         Py_XINCREF(p.function[i].kwdefaults);
     }
-    Py_INCREF(classes);
-    Py_INCREF(globals);
+    if (!owned) {
+        Py_INCREF(classes);
+        Py_INCREF(globals);
+    }
     *premises = p;
     return 0;
 }

@@ -162,7 +162,8 @@ PRELUDE = '''
 
     def sweep(step, at_least=0):
         """step(n), the errors and whether all is well, for each n until nothing fails for a
-        while, and up to *at_least*. The kinds of errors, how many steps failed, descriptors lost, steps gone wrong.
+        while, and up to *at_least*. The kinds of errors, how many steps failed, descriptors lost,
+        steps gone wrong.
         """
         for _ in range(3):
             step(10 ** 6)
