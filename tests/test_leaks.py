@@ -4,21 +4,21 @@ Each operation is repeated in a child process, and what could grow is counted be
 allocated blocks, objects by type, types, descriptors, active watchers, links to pools. And what
 nobody needs any more can be freed: servers, pools, handlers, sockets.
 """
+import contextlib
 import errno
 import gc
 import json
 import subprocess
+import sys
 import textwrap
-import warnings
 import weakref
 
-import gevent
 import pytest
 from gevent import get_hub, socket
 from gevent.pool import Pool
 
-from helpers import (
-    LOOPBACK, FakeLoop, by_hand, child_environ, connect_natively, listener, python, until)
+from conftest import Impl
+from helpers import LOOPBACK, child_environ, listener, python, until
 
 PRELUDE = '''
     import collections
@@ -248,7 +248,8 @@ def test_small_calls(impl, tmp_path):
 
         @times(3000)
         def parse_address():
-            for address in ('127.0.0.1:80', ':80', '[::1]:80', 80, '80', ('a', 1), 'x', 'a:b', None):
+            for address in ('127.0.0.1:80', ':80', '[::1]:80', 80, '80', ('a', 1), 'x', 'a:b',
+                            None):
                 with contextlib.suppress(Exception):
                     baseserver.parse_address(address)
 
@@ -404,7 +405,6 @@ def test_errors_in_hooks(impl, tmp_path):
 
 def test_of_ours(tmp_path):
     """What gevent has not."""
-    from conftest import Impl
     assert grown(Impl('cbase'), tmp_path, '''
         import gevent_cbase
         from gevent_cbase import _info, datastack
@@ -438,3 +438,159 @@ def test_of_ours(tmp_path):
                 print(*_info.lines())
             assert 'gevent' in text.getvalue()
     ''') == ({}, 4)
+
+
+# -- what can be freed --------------------------------------------------------------------
+
+class Handler:
+    """A handler that can be watched."""
+
+    def __init__(self):
+        self.socks = []
+
+    def __call__(self, sock, address):
+        self.socks.append(weakref.ref(sock))
+
+
+#: servers and sockets that are dropped, as here, leave it to the collector to close them
+DROPPED = pytest.mark.filterwarnings('ignore::ResourceWarning')
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Nothing is reported, and no exception kept."""
+    monkeypatch.setattr(sys, 'unraisablehook', lambda info: None)
+    get_hub().handle_error = lambda *args: None
+    yield
+    del get_hub().handle_error
+
+
+@pytest.fixture(params=['default', 'pool', 'none'])
+def spawn(request):
+    """A function: what to spawn with, and a pool or None."""
+    def make():
+        pool = Pool(3) if request.param == 'pool' else None
+        return {'pool': pool, 'none': None}.get(request.param, request.param), pool
+    return make
+
+
+def freed(refs, collect=False):
+    """Let the loop run until all of these are gone."""
+    refs = list(refs)
+    assert refs
+
+    def gone():
+        if collect:
+            gc.collect()
+        return [ref for ref in refs if ref() is not None] == []
+    until(gone)
+
+
+def refer(*objects):
+    return [weakref.ref(obj) for obj in objects if obj is not None]
+
+
+def talk(one):
+    """One short connection."""
+    with socket.create_connection(one.address, timeout=10) as client:
+        with contextlib.suppress(ConnectionResetError):
+            client.recv(1)
+
+
+def test_after_stop(impl, spawn):
+    """Without the collector: a server that has served, its pool, its handler, its sockets."""
+    gc.collect()
+    gc.disable()
+    try:
+        kind, pool = spawn()
+        handler = Handler()
+        one = impl.StreamServer(LOOPBACK, handler, spawn=kind)
+        one.start()
+        for _ in range(3):
+            talk(one)
+        refs = refer(one, pool, handler, one.socket) + handler.socks
+        assert len(handler.socks) == 3
+        one.stop()
+        del one, pool, handler, kind
+        freed(refs)
+    finally:
+        gc.enable()
+
+
+def test_while_it_runs(impl, spawn):
+    """The loop refers to it: it goes on as long as it accepts, whoever else has forgotten it."""
+    kind, pool = spawn()
+    handler = Handler()
+    one = impl.StreamServer(LOOPBACK, handler, spawn=kind)
+    one.start()
+    refs = refer(one, pool, handler, one.socket)
+    address = one.address
+    del one, pool, handler, kind
+    gc.collect()
+    assert None not in [ref() for ref in refs]
+    refs[0]().stop()
+    freed(refs, collect=True)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+@DROPPED
+def test_after_a_failed_start(impl, spawn):
+    """The address is in use, or accepting cannot be started."""
+    class Late(impl.StreamServer):
+        def start_accepting(self):
+            super().start_accepting()
+            raise LookupError
+    with listener() as taken:
+        for cls, address, error in ((impl.StreamServer, taken.getsockname(), OSError),
+                                    (Late, LOOPBACK, LookupError)):
+            kind, pool = spawn()
+            handler = Handler()
+            one = cls(address, handler, spawn=kind)
+            try:
+                one.start()
+            except error as ex:
+                assert error is LookupError or ex.errno == errno.EADDRINUSE
+            else:
+                pytest.fail('it has started')
+            refs = refer(one, pool, handler)
+            del one, pool, handler, kind
+            freed(refs, collect=True)
+
+
+def fail(*args):
+    raise LookupError
+
+
+@DROPPED
+@pytest.mark.parametrize('hook', [
+    'do_read', 'do_handle', 'do_close', 'full', 'is_fatal_error', '_spawn', '_handle',
+    'stop_accepting', 'min_delay'])
+def test_after_errors(impl, spawn, quiet, hook):
+    """Each hook raises, and the server is stopped."""
+    kind, pool = spawn()
+    handler = Handler()
+    one = impl.StreamServer(LOOPBACK, handler, spawn=kind)
+    one.start()
+    refs = refer(one, pool, handler, one.socket)
+    if hook in ('is_fatal_error', 'stop_accepting'):
+        one.do_read = fail
+    called = []
+
+    def hooked(*args):
+        called.append(hook)
+        fail()
+    if hook == 'min_delay':
+        type(one).min_delay = property(hooked)
+    else:
+        setattr(one, hook, hooked)
+    try:
+        with socket.create_connection(one.address, timeout=10):
+            until(lambda: called)
+    finally:
+        if hook == 'min_delay':
+            del type(one).min_delay
+    vars(one).pop('stop_accepting', None)
+    one.stop()
+    del one, pool, handler, kind, hooked
+    freed(refs, collect=True)
