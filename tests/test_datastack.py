@@ -736,6 +736,20 @@ if hasattr(ctypes.CDLL(None), '__asan_address_is_poisoned'):  # that is, in the 
         stop()
         assert not any(map(poisoned, places))
 
+    @pytest.mark.parametrize('place', [0, 8, CHUNK // 2, CHUNK - 1])
+    @pytest.mark.parametrize('cached', [False, True])
+    def test_touch_of_a_chunk(library, cached, place):
+        """Of one that is cached it is the end of the process, and AddressSanitizer says why."""
+        code = ('import ctypes, test_datastack as test; arenas = test.Arenas(); test.start(8); '
+                'block = arenas.alloc(); arenas.free(block); %s'
+                'print(ctypes.memset(block + %d, 1, 1) == block + %d)' % (
+                    '' if cached else 'arenas.alloc(); ', place, place))
+        status, out = run(library, '-c', code)
+        if cached:
+            assert status != 0 and 'AddressSanitizer: use-after-poison' in out
+        else:
+            assert (status, out) == (0, 'True\n')
+
 
 # The interface
 

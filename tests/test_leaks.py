@@ -47,8 +47,8 @@ PRELUDE = '''
 
     def tick():
         """What is due gets done."""
-        gevent.sleep(0)
-        gevent.idle()
+        for _ in range(20):
+            gevent.sleep(0)
 
     def handler(sock, address):
         pass
