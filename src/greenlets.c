@@ -471,7 +471,8 @@ PyMethodDef cbase_greenlets_functions[] = {
      PyDoc_STR("_greenlets_prepare($module, /, **parts)\n--\n\n"
                "Switch the native steps of greenlets on; for gevent_cbase._greenlets.")},
     {"_greenlets_taken", greenlets_taken, METH_O,
-     PyDoc_STR("_greenlets_taken($module, spawn, /)\n--\n\n"
-               "Return whether the greenlets of this spawn function are made in C; None: none are.")},
+     PyDoc_STR(
+         "_greenlets_taken($module, spawn, /)\n--\n\n"
+         "Return whether the greenlets of this spawn function are made in C; None: none are.")},
     {NULL, NULL, 0, NULL},
 };
