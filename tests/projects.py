@@ -104,8 +104,8 @@ def requirements(name):
     installed = ['%s==%s' % (package, importlib.metadata.version(package))
                  for package in ('gevent', 'greenlet')]
     chosen = PROJECTS[name]
-    return ['%s==%s' % (name, chosen.version), 'pytest', 'pytest-timeout', *chosen.requires,
-            *installed]
+    return ['%s==%s' % (name, chosen.version), 'pytest', 'pytest-timeout', 'cffi',
+            *chosen.requires, *installed]
 
 
 def environment(name, cache):
@@ -293,8 +293,10 @@ def run_all(names, cache):
             if counts(ours) != counts(stock):
                 print(row % ('', 'ours:', counts(ours)))
             for kind, lines in ('doubt', doubtful), ('different', differences), ('flaky', flaky):
-                for line in lines:
+                for line in lines[:20]:
                     print('    %s: %s' % (kind, line.replace('\n', '\n    ')), flush=True)
+                if len(lines) > 20:
+                    print('    and %d more' % (len(lines) - 20))
             failed += bool(differences or doubtful)
     return failed
 
