@@ -724,7 +724,8 @@ ERRORS = {
     **{name: lambda number=getattr(errno, name): OSError(number, os.strerror(number))
        for name in ('EBADF', 'EINVAL', 'EMFILE', 'ECONNABORTED', 'EPROTO')}}
 
-TIMES = st.sampled_from([0, 0.0, 30, 40.5, -1])  # at once, or not as long as anybody looks
+#: at once, or not as long as anybody looks
+TIMES = st.sampled_from([0, 0.0, 30, 40.5, -1])
 HOOKS = [('full', 'yes'), ('full', 'no'), ('do_read', 'pass'), ('do_read', 'raise'),
          ('do_handle', 'pass'), ('do_handle', 'raise'), ('do_close', 'pass'),
          ('do_close', 'raise'), ('is_fatal_error', 'yes'), ('is_fatal_error', 'no'),
@@ -833,7 +834,10 @@ class Model(RuleBasedStateMachine):
         context_server = context[1] if isinstance(context, tuple) and len(context) == 2 else context
         side = self.current
         for one in self.sides:
-            if (context_server is not None and context_server is one.server) or one in value.args:
+            own = [] if one.server is None else [
+                one.server, vars(one.server).get('_watcher'), vars(one.server).get('_timer')]
+            if one in value.args or any(
+                    thing is context_server for thing in own if thing is not None):
                 side = one
         side.note('error', side.show(context), kind.__name__, side.show(str(value)))
 
