@@ -457,7 +457,8 @@ class Side:
         if how == 'replace':
             self.pool_before, self.server.pool = present, pool.Pool(2)
         elif how == 'fill':
-            while self.is_pool(present) and present.free_count() > 0 and len(present) < 4:
+            while (self.is_pool(present) and present.free_count() > 0
+                    and not present._semaphore.locked() and len(present) < 4):
                 present.spawn(self.gate.wait)
         elif how == 'kill':
             present.kill(timeout=1)
@@ -831,7 +832,9 @@ class Model(RuleBasedStateMachine):
         RECORDER.side = None
 
     def note_error(self, context, kind, value, tb):
-        context_server = context[1] if isinstance(context, tuple) and len(context) == 2 else context
+        context_server = context
+        if isinstance(context, tuple) and len(context) == 2:
+            context_server = context[1]
         side = self.current
         for one in self.sides:
             own = [] if one.server is None else [
@@ -850,7 +853,7 @@ class Model(RuleBasedStateMachine):
         for side in self.sides:
             self.current = RECORDER.side = side
             side.events, side.hooks = [], set()
-            with gevent.Timeout(PATIENCE, side.name + ' blocks'):
+            with gevent.Timeout(PATIENCE, 'blocks'):
                 results.append(side.show(outcome(getattr(side, name), *args)))
             side.settle()
         RECORDER.operations[name] = RECORDER.operations.get(name, 0) + 1
