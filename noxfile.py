@@ -16,7 +16,8 @@ WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
-nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'sanitizers']
+nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'sanitizers',
+                        'projects']
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
@@ -94,6 +95,13 @@ def bench(session):
 
 
 @nox.session(python=['3.12'])
+def projects(session):
+    """Suites of published projects, stock and drop-in; after ``--`` their names, or ``--all``."""
+    session.install('-e', '.[test]')
+    session.run('python', 'tests/projects.py', '--cache', session.create_tmp(), *session.posargs)
+
+
+@nox.session(python=['3.12'])
 def portable(session):
     """The test-suite on a build for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
@@ -108,7 +116,7 @@ def sanitizers(session):
     # no other C code; benchmarks measure, and packaging compiles without the sanitizers
     others = ['--ignore=tests/test_%s.py' % name for name in (
         'gevent_suites', 'gunicorn', 'examples', 'recipes', 'published_idioms', 'bench',
-        'packaging')]
+        'packaging', 'documents', 'projects')]
     project = nox.project.load_toml('pyproject.toml')['project']
     session.install(*project['dependencies'], *project['optional-dependencies']['test'])
     # greenlet moves stacks about, which AddressSanitizer could not follow
