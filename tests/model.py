@@ -270,7 +270,10 @@ class Side:
                 self.note(label, number, what, type(sock).__name__, sock.gettimeout(),
                           sock.fileno() >= 0, sock.family, sock.type, sock.proto)
                 BEHAVIOURS[what](self, sock)
-            self.note('done', number)
+            if what == 'timeout':  # several end in any order
+                self.hooks.add(('done', str(number)))
+            else:
+                self.note('done', number)
         handle.__name__ = handle.__qualname__ = label
         return handle
 
