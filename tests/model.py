@@ -989,7 +989,8 @@ def run(kind, seconds=None, seed=None):
     options = settings(
         max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None,
         derandomize=seconds is None, suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False, phases=[Phase.generate, Phase.shrink])
+        report_multiple_bugs=False,
+        phases=[Phase.generate] + [Phase.shrink] * (seconds is not None))
     end = time.monotonic() + (seconds or 0)
     while True:
         if seconds is not None:
