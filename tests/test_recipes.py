@@ -189,7 +189,8 @@ def test_metrics(impl):
             'server_paused_seconds_total': 'counter', 'server_delay_seconds': 'gauge',
             'server_fast_path': 'gauge'}
         paths = {name: values.pop('server_fast_path{name="%s"}' % name)
-                 for name in ('lookups', 'sockets', 'watchers', 'pools', 'datastack')}
+                 for name in (
+                     'lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack')}
         assert set(paths.values()) <= {'0', '1'}
         assert values == {
             'server_accepted_total': '3', 'server_spawn_errors_total': '0',
