@@ -8,16 +8,16 @@ cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self)
 {
     PyObject *method = st->bound[which];
 
-    if (method == NULL || PyMethod_GET_FUNCTION(method) != function
-        || PyMethod_GET_SELF(method) != self)
+    if (method != NULL && PyMethod_GET_FUNCTION(method) == function
+        && PyMethod_GET_SELF(method) == self)
     {
-        method = PyMethod_New(function, self);
-        if (method == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(st->bound[which], method);
+        return Py_NewRef(method);
     }
-    return Py_NewRef(method);
+    method = PyMethod_New(function, self);
+    if (method != NULL) {
+        Py_XSETREF(st->bound[which], Py_NewRef(method)); // which may run anything
+    }
+    return method;
 }
 
 void

@@ -119,7 +119,7 @@ typedef struct {
     PyObject *stack;
     int limit, depth;
     struct {
-        PyCodeObject *code; // borrowed from the stack
+        PyCodeObject *code;
         int lasti;
     } frame[CBASE_STACK_LIMIT];
 } cbase_greenlets;

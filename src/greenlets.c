@@ -31,28 +31,26 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* ---- is it tracked who spawned what? ---- */
 
-/* Whether gevent.config.track_greenlet_tree is true: 1, 0 if that has to be asked, or -1. */
+/* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
 static int
 is_tracked(cbase_state *st)
 {
     const cbase_greenlets *g = &st->greenlets;
     PyObject *settings = PyObject_GenericGetAttr(g->config, st->s_settings);
-    int known = settings == NULL ? -1 : 0;
+    PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
-        PyObject *setting = PyDict_GetItemWithError(settings, st->s_track_greenlet_tree);
-        known = setting != NULL && setting == g->setting;
-        if (setting == NULL && PyErr_Occurred()) {
-            known = -1;
-        }
+        setting = PyDict_GetItemWithError(settings, st->s_track_greenlet_tree);
     }
+    if (setting != NULL && setting == g->setting) {
+        value = PyObject_GenericGetAttr(setting, st->s_value);
+    }
+    Py_XDECREF(value); // only compared below
     Py_XDECREF(settings);
-    if (known > 0) {
-        PyObject *value = PyObject_GenericGetAttr(g->setting, st->s_value);
-        known = value == NULL ? -1 : value == Py_True;
-        Py_XDECREF(value);
+    if (value == NULL) {
+        PyErr_Clear(); // whatever it is, gevent will meet it
     }
-    return known;
+    return value == Py_True;
 }
 
 /* ---- the stack of the spawner ---- */
@@ -61,6 +59,7 @@ is_tracked(cbase_state *st)
 static int
 is_last_stack(const cbase_greenlets *g)
 {
+    const PyObject *stack = g->stack;
     PyFrameObject *frame = PyEval_GetFrame();
     int i = 0;
 
@@ -77,7 +76,7 @@ is_last_stack(const cbase_greenlets *g)
     }
     int whole = i == g->depth && (frame == NULL || i == g->limit);
     Py_XDECREF(frame);
-    return g->stack != NULL && whole;
+    return whole && stack != NULL && stack == g->stack; // or it was replaced meanwhile
 }
 
 /* Remembers the stack of a greenlet that was made just now; steals it. */
@@ -85,18 +84,18 @@ static void
 remember_stack(cbase_greenlets *g, PyObject *stack)
 {
     PyFrameObject *frame = PyEval_GetFrame();
+    int depth = 0;
 
+    Py_CLEAR(g->stack); // no stack is the last one until all of it is noted
     Py_XINCREF(frame);
-    g->depth = 0;
-    while (frame != NULL && g->depth < g->limit) {
-        PyCodeObject *code = PyFrame_GetCode(frame); // which the stack owns
-        g->frame[g->depth].code = code;
-        g->frame[g->depth].lasti = compat_frame_lasti(frame);
-        g->depth++;
-        Py_DECREF(code);
+    while (frame != NULL && depth < g->limit) {
+        Py_XSETREF(g->frame[depth].code, PyFrame_GetCode(frame));
+        g->frame[depth].lasti = compat_frame_lasti(frame);
         Py_SETREF(frame, PyFrame_GetBack(frame));
+        depth++;
     }
     Py_XDECREF(frame);
+    g->depth = depth;
     Py_XSETREF(g->stack, stack);
 }
 
@@ -130,6 +129,7 @@ make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *co
               size_t nargs)
 {
     const cbase_greenlets *g = &st->greenlets;
+    PyObject *stack = Py_NewRef(g->stack); // it may be another one soon
     PyObject *hub = PyObject_CallNoArgs(g->get_hub);
     PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
 
@@ -140,11 +140,12 @@ make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *co
             || set_field(new, g->links, PyList_New(0)) < 0
             || set_field(new, g->spawning_greenlet, PyWeakref_NewRef(spawner, NULL)) < 0
             || set_field(new, g->spawn_tree_locals, Py_NewRef(locals)) < 0
-            || set_field(new, g->spawning_stack, Py_NewRef(g->stack)) < 0))
+            || set_field(new, g->spawning_stack, Py_NewRef(stack)) < 0))
     {
         Py_CLEAR(new);
     }
     Py_XDECREF(hub);
+    Py_DECREF(stack);
     return new;
 }
 
@@ -182,8 +183,8 @@ cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t
         return 0;
     }
     int known = cbase_premises_hold(&g->spawn, MODULE);
-    if (known > 0) {
-        known = is_tracked(st);
+    if (known > 0 && !is_tracked(st)) {
+        return 0;
     }
     if (known > 0) {
         known = find_spawner(st, &spawner, &locals);
@@ -294,8 +295,8 @@ call_spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **
         return 0;
     }
     int known = cbase_premises_hold(&st->greenlets.raw, MODULE);
-    if (known > 0) {
-        known = is_tracked(st);
+    if (known > 0 && !is_tracked(st)) {
+        return 0;
     }
     if (known > 0) {
         *greenlet = spawn_raw(st, args, nargs);

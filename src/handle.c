@@ -159,7 +159,9 @@ CBASE_METHOD(server_do_handle)
     for (Py_ssize_t i = 0; i < nargs; i++) {
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
     }
-    int result = cbase_dispatch(cbase_class_state(cls), self, NULL, tuple);
+    cbase_state *st = cbase_class_state(cls);
+    int result = cbase_dispatch(st, self, NULL, tuple);
+    cbase_bound_drop(st); // as this may be no part of a batch
     Py_DECREF(tuple);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
