@@ -74,6 +74,17 @@ def handlers(server):
     return server.seen
 
 
+def started_by(function):
+    """Call *function*; the Greenlets that were started."""
+    started = []
+    Greenlet.add_spawn_callback(started.append)
+    try:
+        function()
+    finally:
+        Greenlet.remove_spawn_callback(started.append)
+    return started
+
+
 def stack(one):
     """The stack of the spawner as gevent has noted it."""
     found, frame = [], one.spawning_stack
@@ -341,12 +352,8 @@ def test_configuration_is_patched(impl, how, what, monkeypatch):
 @of_class
 def test_spawn_callback(impl, how):
     """Called for each Greenlet that starts."""
-    server, started = serving(impl, how), []
-    Greenlet.add_spawn_callback(started.append)
-    try:
-        assert batch(server) == started and len(started) == 2
-    finally:
-        Greenlet.remove_spawn_callback(started.append)
+    server = serving(impl, how)
+    assert started_by(lambda: batch(server)) == server.seen and len(server.seen) == 2
 
 
 @pytest.mark.parametrize('name', ['_get_hub_noargs', 'TrackedRawGreenlet', 'GEVENT_CONFIG'])
@@ -411,13 +418,7 @@ def test_it_can_be_killed_before_it_starts(impl, how):
     server = serving(impl, how)
     batch(server)
     del server.seen[:], server.log[:]
-    started = []
-    Greenlet.add_spawn_callback(started.append)
-    try:
-        server._do_read()
-    finally:
-        Greenlet.remove_spawn_callback(started.append)
-    one, other = started
+    one, other = started_by(server._do_read)
     one.kill()
     other.join()
     assert isinstance(one.value, gevent.GreenletExit) and one.ready() and one.successful()
@@ -428,19 +429,14 @@ def test_it_can_be_killed_before_it_starts(impl, how):
 
 def test_pool_can_be_unlinked(impl):
     """What the pool has linked to a greenlet is equal to its method."""
-    server, started = serving(impl, 'pool'), []
+    server = serving(impl, 'pool')
     batch(server)
     until(lambda: len(server.pool) == 0)
-    Greenlet.add_spawn_callback(started.append)
-    try:
-        server._do_read()
-    finally:
-        Greenlet.remove_spawn_callback(started.append)
-    one, other = started
+    one, other = started_by(server._do_read)
     assert one.has_links()
     one.unlink(server.pool._discard)
     assert not one.has_links() and other.has_links()
-    gevent.joinall(started)
+    gevent.joinall([one, other])
     until(lambda: len(server.pool) == 1)
     assert list(server.pool.greenlets) == [one]
 
