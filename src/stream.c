@@ -59,6 +59,26 @@ is_listener(const cbase_stream *s, PyObject *listener)
     return raw->timeout == 0 && cbase_sockaddr_known(raw->family);
 }
 
+/* ---- system calls ---- */
+
+/* Releases the GIL if there is another thread that could take it: NULL, or what go_on() needs. */
+static PyThreadState *
+let_others_run(void)
+{
+    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+
+    return PyThreadState_Next(first) == NULL ? NULL : PyEval_SaveThread();
+}
+
+/* Keeps errno. */
+static void
+go_on(PyThreadState *thread)
+{
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+}
+
 /* ---- accept ---- */
 
 /* Raises what accept() raises. In Python, so that there is a traceback to report. */
@@ -82,10 +102,10 @@ accept_client(const cbase_stream *s, int listener, struct sockaddr_storage *addr
     for (;;) {
         *length = sizeof(*address);
         memset(address, 0, sizeof(*address));
-        Py_BEGIN_ALLOW_THREADS;
+        PyThreadState *thread = let_others_run();
         fd = accept4(listener, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
         error = errno;
-        Py_END_ALLOW_THREADS;
+        go_on(thread);
         if (fd >= 0) {
             return fd;
         }
@@ -249,9 +269,9 @@ close_fd(raw_socket *raw)
         return 0;
     }
     raw->fd = -1;
-    Py_BEGIN_ALLOW_THREADS;
+    PyThreadState *thread = let_others_run();
     failed = close(fd) < 0 && errno != ECONNRESET;
-    Py_END_ALLOW_THREADS;
+    go_on(thread);
     if (failed) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;

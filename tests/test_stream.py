@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import types
 import warnings
 import weakref
@@ -29,7 +30,8 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    LOOPBACK, FakeLoop, ask, child_environ, connect, descriptors, echo, python, read_all, until)
+    LOOPBACK, FakeLoop, ask, child_environ, connect, connect_natively, descriptors, echo, python,
+    read_all, until)
 
 CERTIFICATE = os.path.join(os.path.dirname(__file__), 'examples', 'localhost.crt')
 KEY = os.path.join(os.path.dirname(__file__), 'examples', 'localhost.key')
@@ -1585,6 +1587,34 @@ def test_audit_hook_that_raises(impl, tmp_path):
     client.close()
     ''') == ['True RuntimeError not allowed',
              "[('_wrefsocket', 2, 1, 0)] %d" % (1 if impl.stock else 0), "b''"]
+
+
+def test_other_threads_run_while_a_close_blocks(impl, serve):
+    """As it does with SO_LINGER and a client that does not read; the hub's thread has to wait."""
+    ticks, seen, done = [], [], threading.Event()
+
+    def count():
+        while not done.wait(0.005):
+            ticks.append(None)
+
+    def handle(sock, address):
+        sock.setsockopt(native.SOL_SOCKET, native.SO_LINGER, struct.pack('ii', 1, 1))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock._sock.send(bytes(10 ** 6))
+        gevent.get_hub().loop.run_callback(lambda: seen.append(len(ticks)))
+        seen.append(len(ticks))
+    one = serve(impl.StreamServer(LOOPBACK, handle))
+    other = threading.Thread(target=count)
+    other.start()
+    try:
+        with contextlib.closing(connect_natively(one)):
+            until(lambda: len(seen) == 2)
+    finally:
+        done.set()
+        other.join()
+    before, after = seen
+    assert after - before > 20
 
 
 # -- growth -------------------------------------------------------------------------------
