@@ -215,7 +215,7 @@ def test_constructor(impl, tmp_path, kind):
             return seen, True
         done(sweep(step))
     ''' % kind)
-    assert (kinds, lost, wrong) == (['MemoryError'], 0, []) and failures > 10
+    assert (kinds, lost, wrong) == (['MemoryError'], 0, []) and failures > 5
 
 
 @pytest.mark.parametrize('kind', ['function', 'pool', 'none'])
@@ -240,7 +240,7 @@ def test_start(impl, tmp_path, kind):
             return seen, well
         done(sweep(step))
     '''.replace('STOCK', str(impl.stock)), kind)
-    assert (kinds, lost, wrong) == (['MemoryError'], 0, []) and failures > 1
+    assert (kinds, lost, wrong) == (['MemoryError'], 0, []) and failures > 0
 
 
 @pytest.mark.parametrize('fresh', [False, True])
@@ -279,7 +279,7 @@ def test_accept(impl, tmp_path, kind, fresh):
         kinds, failures, lost, wrong = sweep(step)
         done((kinds, failures, lost - len(taken) + 3 * FRESH, wrong))
     '''.replace('STOCK', str(impl.stock)).replace('FRESH', str(fresh)), kind)
-    assert (kinds, wrong) == (['MemoryError'], []) and failures > 5
+    assert (kinds, wrong) == (['MemoryError'], []) and failures > 2
     assert lost > 0 if impl.stock else lost == 0
 
 
