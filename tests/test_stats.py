@@ -458,6 +458,7 @@ def test_threads(ours):
         20: (20, 0, {}), 30: (30, 0, {})}
 
 
+@pytest.mark.filterwarnings('ignore:.*multi-threaded:DeprecationWarning')  # other tests' threads
 def test_fork(ours):
     """The child starts at zero, with a pause that is under way as its first."""
     idle = by_hand(ours, [(1,)])
