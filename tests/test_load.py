@@ -22,6 +22,8 @@ from load_server import CASES, TOKEN
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NIGHTLY = os.environ.get('GEVENT_CBASE_TESTS') == 'nightly'
+#: AddressSanitizer keeps what is freed for a while: RSS tells nothing then
+RSS_TELLS = os.environ.get('GEVENT_CBASE_TESTS') != 'sanitizers'
 PATIENCE = 60  # seconds after which a client or a server has waited in vain
 RESET = struct.pack('ii', 1, 0)  # for SO_LINGER: close() resets the connection
 
@@ -179,7 +181,7 @@ def test_soak(impl, tmp_path):
     # what is lost for each connection, or for each of some kind, is lost in both parts
     each = total // 8 * 3
     assert min(blocks[1] - blocks[0], blocks[2] - blocks[1]) < 200 + each / 1000
-    assert min(rss[1] - rss[0], rss[2] - rss[1]) < (1 << 20) + each
+    assert min(rss[1] - rss[0], rss[2] - rss[1]) < (1 << 20) + each or not RSS_TELLS
 
 
 # -- ten thousand at once -----------------------------------------------------------------
@@ -258,7 +260,7 @@ def test_open_at_once(impl, tmp_path, count):
                 assert client.ask(str(each)) == each
             assert server.details.num_fds() == descriptors + count
             assert client.ask('all') == count
-            assert (server.rss() - rss) / count < 16_000
+            assert (server.rss() - rss) / count < 16_000 or not RSS_TELLS
         await_(lambda: server.details.num_fds() == descriptors)
         cached, blocks_now = server.ask()
         assert cached <= 1024
