@@ -158,7 +158,8 @@ def versions():
 
 
 def machine():
-    return {'system': '%s %s %s' % (platform.system(), platform.release(), platform.machine()),
+    release = platform.release().partition('-')[0]  # what follows names a build
+    return {'system': '%s %s %s' % (platform.system(), release, platform.machine()),
             'cpu': cpu_model(), 'cores': os.cpu_count()}
 
 
