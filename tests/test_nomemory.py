@@ -191,6 +191,14 @@ PRELUDE = '''
 '''
 
 
+def accepts_in_python(impl):
+    """Whether gevent's own do_read() runs, which loses the descriptor if there is no memory."""
+    if impl.stock:
+        return True
+    from gevent_cbase import _cbase, _switches
+    return not hasattr(_cbase, '_stream_prepare') or _switches.why_off('sockets') is not None
+
+
 def child(impl, tmp_path, source, *args):
     """What a script prints, as JSON."""
     script = tmp_path / 'script.py'
@@ -249,6 +257,7 @@ def test_accept(impl, tmp_path, kind, fresh):
     """On a descriptor that has been used before, or not; up to the handler: the client gets
     there or is dropped; accepting goes on, and every slot of the pool is given back. (gevent
     loses the descriptor before there is a socket.)"""
+    in_python = accepts_in_python(impl)
     kinds, failures, lost, wrong = child(impl, tmp_path, '''
         one, taken = started(sys.argv[1]), []
 
@@ -266,7 +275,7 @@ def test_accept(impl, tmp_path, kind, fresh):
             one._do_read()  # if the client was not accepted before
             run_handlers()
             gc.collect()
-            if not STOCK:
+            if not IN_PYTHON:
                 well = well and was_dropped(client)
             if one.pool is not None:
                 well = well and one.pool._semaphore.counter == 3 and not one.pool.greenlets
@@ -278,9 +287,10 @@ def test_accept(impl, tmp_path, kind, fresh):
             return seen, well
         kinds, failures, lost, wrong = sweep(step)
         done((kinds, failures, lost - len(taken) + 3 * FRESH, wrong))
-    '''.replace('STOCK', str(impl.stock)).replace('FRESH', str(fresh)), kind)
+    '''.replace('STOCK', str(impl.stock)).replace('IN_PYTHON', str(in_python)).replace(
+        'FRESH', str(fresh)), kind)
     assert (kinds, wrong) == (['MemoryError'], []) and failures > 2
-    assert lost > 0 if impl.stock else lost == 0
+    assert lost > 0 if in_python else lost == 0
 
 
 #: how many allocations in a row fail; the last: all, until the event loop has control again
@@ -340,7 +350,7 @@ def test_never_deaf(impl, tmp_path, kind, cause):
     for (kinds, failures, lost, wrong), width in zip(results, WIDTHS):
         assert set(kinds) <= {'MemoryError', 'LookupError'} and wrong == [], width
         assert failures or width == WIDTHS[-1], width  # no memory to tell of it
-        assert impl.stock or lost == 0
+        assert lost == 0 or cause == 'client' and accepts_in_python(impl) or impl.stock
 
 
 def test_handle_and_close(impl, tmp_path):
