@@ -394,6 +394,9 @@ int cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args
 int cbase_premises_set(cbase_premises *premises, PyObject *given);
 /* 1, 0 or -1. If a class has changed, `module`.prepare() is called to compare it. */
 int cbase_premises_hold(cbase_premises *premises, const char *module);
+/* Keeps the parts of gevent that a step works with, for good: what was there before stays alive,
+ * as it may be in use. */
+void cbase_own(PyObject *const *parts, size_t count);
 /* Has `module`.prepare() called, once, when the module `needed` is loaded: 0 or -1. */
 int cbase_premises_find(int *looked_for, const char *needed, const char *module);
 

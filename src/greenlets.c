@@ -45,12 +45,13 @@ is_tracked(cbase_state *st)
     if (setting != NULL && setting == g->setting) {
         value = PyObject_GenericGetAttr(setting, st->s_value);
     }
-    Py_XDECREF(value); // only compared below
-    Py_XDECREF(settings);
     if (value == NULL) {
         PyErr_Clear(); // whatever it is, gevent will meet it
     }
-    return value == Py_True;
+    int tracked = value == Py_True;
+    Py_XDECREF(value);
+    Py_XDECREF(settings);
+    return tracked;
 }
 
 /* ---- the stack of the spawner ---- */
@@ -304,6 +305,14 @@ call_spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **
     return known != 0;
 }
 
+/* Whether this is Greenlet.spawn. */
+static int
+is_greenlet_spawn(const cbase_greenlets *g, PyObject *spawn)
+{
+    return Py_IS_TYPE(spawn, &PyMethod_Type) && PyMethod_GET_FUNCTION(spawn) == g->spawn_function
+           && PyMethod_GET_SELF(spawn) == (PyObject *)g->class;
+}
+
 int
 cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                      PyObject **greenlet)
@@ -316,7 +325,7 @@ cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, si
     if (spawn == g->spawn_raw) {
         return call_spawn_raw(st, args, nargs, greenlet);
     }
-    if (!Py_IS_TYPE(spawn, &PyMethod_Type) || PyMethod_GET_FUNCTION(spawn) != g->spawn_function) {
+    if (!is_greenlet_spawn(g, spawn)) {
         return 0;
     }
     int known = cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
@@ -434,9 +443,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                given.spawn_function,    given.get_hub,
                                given.getcurrent,        given.config,
                                given.setting,           given.spawn_raw};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
-        Py_INCREF(owned[i]); // what was there before stays alive: it may be in use
-    }
+    cbase_own(owned, Py_ARRAY_LENGTH(owned));
     *steps = given;
     Py_RETURN_NONE;
 }
@@ -460,10 +467,7 @@ greenlets_taken(PyObject *module, PyObject *spawn)
     if (known <= 0) {
         return known < 0 ? NULL : Py_NewRef(Py_None);
     }
-    return PyBool_FromLong(spawn == g->spawn_raw
-                           || (Py_IS_TYPE(spawn, &PyMethod_Type)
-                               && PyMethod_GET_FUNCTION(spawn) == g->spawn_function
-                               && PyMethod_GET_SELF(spawn) == (PyObject *)g->class));
+    return PyBool_FromLong(spawn == g->spawn_raw || is_greenlet_spawn(g, spawn));
 }
 
 PyMethodDef cbase_greenlets_functions[] = {

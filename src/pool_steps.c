@@ -240,10 +240,9 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     {
         return NULL;
     }
-    Py_INCREF(given.full_function);
-    Py_INCREF(given.spawn_function);
-    Py_INCREF(given.discard_function);
-    Py_INCREF(given.PoolFull);
+    PyObject *const owned[] = {given.full_function, given.spawn_function, given.discard_function,
+                               given.PoolFull};
+    cbase_own(owned, Py_ARRAY_LENGTH(owned));
     *steps = given;
     Py_RETURN_NONE;
 }

@@ -241,3 +241,11 @@ cbase_premises_hold(cbase_premises *p, const char *module)
     }
     return same_functions(p) && same_globals(p);
 }
+
+void
+cbase_own(PyObject *const *parts, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        Py_INCREF(parts[i]);
+    }
+}

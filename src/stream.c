@@ -548,9 +548,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                given.cancelled,
                                given.close_later,
                                given.failed};
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(owned); i++) {
-        Py_INCREF(owned[i]); // what was there before stays alive: it may be in use
-    }
+    cbase_own(owned, Py_ARRAY_LENGTH(owned));
     *s = given;
     Py_RETURN_NONE;
 }
