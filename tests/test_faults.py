@@ -54,6 +54,18 @@ PRELUDE = '''
     def descriptors():
         return len(os.listdir('/proc/self/fd'))
 
+    def answering(kind):
+        """A server that tells each client its port, and the errors that the hub is told."""
+        def handle(sock, address):
+            sock.sendall(b'%d' % address[1])
+        spawn = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': 100, 'none': None}[kind]
+        one, errors = server.StreamServer(('127.0.0.1', 0), handle, spawn=spawn), []
+        one.start()
+        get_hub().handle_error = lambda context, kind, value, tb: errors.append(
+            [context is one, value.errno])
+        gevent.sleep(0.001)
+        return one, errors
+
     def connect(one):
         return native.create_connection(one.address, timeout=30)
 
@@ -281,16 +293,7 @@ def test_on_a_real_loop(impl, library, tmp_path, name, spawn):
     """While accept() fails the loop sleeps: no more errors than the pauses leave room for.
     Then all clients are served."""
     errors, elapsed, answers, calls, lost = child(impl, library, tmp_path, '''
-        def handle(sock, address):
-            sock.sendall(b'%d' % address[1])
-        spawn = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': 100, 'none': None}[
-            sys.argv[2]]
-        one = server.StreamServer(('127.0.0.1', 0), handle, spawn=spawn)
-        one.start()
-        hub, errors = get_hub(), []
-        hub.handle_error = lambda context, kind, value, tb: errors.append(
-            [context is one, value.errno])
-        gevent.sleep(0.001)
+        one, errors = answering(sys.argv[2])
         before = descriptors()
         clients = [connect(one) for _ in range(10)]
         number = getattr(errno, sys.argv[1])
@@ -320,16 +323,7 @@ def test_on_a_real_loop(impl, library, tmp_path, name, spawn):
 def test_no_descriptor_is_free(impl, library, tmp_path, spawn):
     """Somebody else has taken all of them, and gives them back; nobody is forgotten."""
     errors, elapsed, answers, lost, watcher = child(impl, library, tmp_path, '''
-        def handle(sock, address):
-            sock.sendall(b'%d' % address[1])
-        spawn = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': 100, 'none': None}[
-            sys.argv[1]]
-        one = server.StreamServer(('127.0.0.1', 0), handle, spawn=spawn)
-        one.start()
-        hub, errors = get_hub(), []
-        hub.handle_error = lambda context, kind, value, tb: errors.append(
-            [context is one, value.errno])
-        gevent.sleep(0.001)
+        one, errors = answering(sys.argv[1])
         clients = [connect(one) for _ in range(10)]
         before, taken = descriptors(), []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

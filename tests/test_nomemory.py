@@ -160,6 +160,16 @@ PRELUDE = '''
             watcher.stop()
         return seen
 
+    def settle(one):
+        """All clients are accepted, all handlers have run."""
+        for greenlet in list(one.pool or ()):
+            if greenlet not in waiting:  # it could not be started, and keeps its slot
+                one.pool.discard(greenlet)
+        run_handlers()
+        one._do_read()  # if the client was not accepted before
+        run_handlers()
+        gc.collect()
+
     def sweep(step, at_least=0):
         """step(n), the errors and whether all is well, for each n until nothing fails for a
         while, and up to *at_least*. The kinds of errors, how many steps failed, descriptors lost,
@@ -268,13 +278,7 @@ def test_accept(impl, tmp_path, kind, fresh):
             client = connect(one)
             seen = wake_up(n, one)
             well = STOCK or accepts(one)
-            for greenlet in list(one.pool or ()):
-                if greenlet not in waiting:  # it could not be started, and keeps its slot
-                    one.pool.discard(greenlet)
-            run_handlers()
-            one._do_read()  # if the client was not accepted before
-            run_handlers()
-            gc.collect()
+            settle(one)
             if not IN_PYTHON:
                 well = well and was_dropped(client)
             if one.pool is not None:
@@ -331,13 +335,7 @@ def test_never_deaf(impl, tmp_path, kind, cause):
             vars(one).pop('do_read', None)
             vars(one).pop('full', None)
             well = STOCK or accepts(one) or is_linked(one)
-            for greenlet in list(one.pool or ()):
-                if greenlet not in waiting:  # it could not be started, and keeps its slot
-                    one.pool.discard(greenlet)
-            run_handlers()
-            one._do_read()  # if the client was not accepted before
-            run_handlers()
-            gc.collect()
+            settle(one)
             client.close()
             client = connect(one)
             one._do_read()
