@@ -358,19 +358,6 @@ ask_full(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     return full == CBASE_UNKNOWN ? cbase_ask(self, st->s_full) : full;
 }
 
-/* With an exception set that has nothing to do with a connection: 0 if it has been dealt with,
- * or -1. */
-static int
-out_of_batch(cbase_state *st, PyObject *self)
-{
-    cbase_waker waker;
-
-    cbase_waker_take(st, self, st->s__watcher, &waker);
-    int dealt_with = cbase_no_memory(st, self, &waker);
-    cbase_waker_drop(&waker);
-    return dealt_with ? 0 : -1;
-}
-
 /* Whether the next connection can be read, with its hooks, or NULL: 1, 0 to end the batch, or
  * -1. */
 static int
@@ -407,7 +394,7 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     int status = may_read(st, self, b, &hooks);
 
     if (status <= 0) {
-        return status < 0 ? out_of_batch(st, self) : 0;
+        return status < 0 ? cbase_go_on(st, self, st->s__watcher) : 0;
     }
     status = read_one(st, self, &hooks, &args);
     if (status < 0) {
@@ -439,7 +426,7 @@ CBASE_METHOD(server_do_read_loop)
     }
     Py_INCREF(self); // a handler may drop the last reference
     if (batch_begin(st, self, &b) < 0) {
-        status = out_of_batch(st, self);
+        status = cbase_go_on(st, self, st->s__watcher);
     }
     for (left = b.most; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);

@@ -318,6 +318,9 @@ void cbase_waker_drop(cbase_waker *waker);
 int cbase_never_deaf(cbase_state *st, PyObject *self, cbase_waker *waker);
 /* The same for a MemoryError; 0 for all else, as gevent does not go on after it either. */
 int cbase_no_memory(cbase_state *st, PyObject *self, cbase_waker *waker);
+/* With an exception set that has nothing to do with a connection: 0 if it was a lack of memory,
+ * and accepting goes on, or -1. `attr` holds what has called the server. */
+int cbase_go_on(cbase_state *st, PyObject *self, PyObject *attr);
 
 /* ---- pool.c: pools and what resembles one ---- */
 

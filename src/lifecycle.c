@@ -85,12 +85,7 @@ CBASE_METHOD(server_start_accepting_if_started)
         started = cbase_run(self, st->s_start_accepting);
     }
     if (started < 0) {
-        cbase_waker waker;
-        cbase_waker_take(st, self, st->s__timer, &waker);
-        if (cbase_no_memory(st, self, &waker)) {
-            started = 0;
-        }
-        cbase_waker_drop(&waker);
+        started = cbase_go_on(st, self, st->s__timer);
     }
     return started < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -237,3 +237,14 @@ cbase_no_memory(cbase_state *st, PyObject *self, cbase_waker *waker)
 {
     return PyErr_ExceptionMatches(PyExc_MemoryError) && cbase_never_deaf(st, self, waker);
 }
+
+int
+cbase_go_on(cbase_state *st, PyObject *self, PyObject *attr)
+{
+    cbase_waker waker;
+
+    cbase_waker_take(st, self, attr, &waker);
+    int dealt_with = cbase_no_memory(st, self, &waker);
+    cbase_waker_drop(&waker);
+    return dealt_with ? 0 : -1;
+}
