@@ -1,4 +1,5 @@
 """Small clients, waits and stand-ins shared by the tests."""
+import contextlib
 import importlib.util
 import os
 import socket as native
@@ -36,6 +37,18 @@ def listener(backlog=16):
     sock.bind(LOOPBACK)
     sock.listen(backlog)
     return sock
+
+
+@contextlib.contextmanager
+def reserved_port():
+    """A port on which a program started meanwhile can listen, and that nobody else is given."""
+    with native.socket() as holder:
+        # bound without listening: servers, which set one of these options too, may bind it as
+        # well, but the kernel gives it to nobody who asks for any port
+        holder.setsockopt(native.SOL_SOCKET, native.SO_REUSEADDR, 1)
+        holder.setsockopt(native.SOL_SOCKET, native.SO_REUSEPORT, 1)
+        holder.bind(('127.0.0.1', 0))
+        yield holder.getsockname()[1]
 
 
 def read_all(client):

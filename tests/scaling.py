@@ -14,6 +14,7 @@ import sys
 import time
 
 from gevent_cbase import _load
+from helpers import reserved_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
@@ -21,15 +22,9 @@ CLIENTS = 64
 IMPLEMENTATIONS = {'gevent': '0', 'gevent_cbase': '1'}  # the value of GEVENT_CBASE
 
 
-def free_port():
-    with contextlib.closing(socket.create_server(('127.0.0.1', 0))) as listener:
-        return listener.getsockname()[1]
-
-
 @contextlib.contextmanager
-def running(way, processes, switch):
-    """A group of processes that serve; yields their port."""
-    port = free_port()
+def running(way, processes, switch, port):
+    """A group of processes that serve."""
     address = '127.0.0.1:%d' % port
     command = [sys.executable, os.path.join(HERE, 'recipes', way + '.py'), address]
     commands = [command + [str(processes)]] if way == 'prefork' else [command] * processes
@@ -45,7 +40,7 @@ def running(way, processes, switch):
                 client.sendall(REQUEST)
                 with client.makefile('rb') as answer:
                     seen.add(answer.read().rpartition(b'\r\n')[2])
-        yield port
+        yield
     finally:
         for child in children:
             child.terminate()
@@ -58,8 +53,9 @@ def main(rounds='5', requests='10000'):
              for processes in (1, 2) for name in IMPLEMENTATIONS]
     figures = {case: [] for case in cases}
     with contextlib.ExitStack() as stack:
-        ports = {(way, processes, name): stack.enter_context(
-            running(way, processes, IMPLEMENTATIONS[name])) for way, processes, name in cases}
+        ports = {case: stack.enter_context(reserved_port()) for case in cases}
+        for (way, processes, name), port in ports.items():
+            stack.enter_context(running(way, processes, IMPLEMENTATIONS[name], port))
         for number in range(int(rounds) + 1):
             for case, port in ports.items():
                 begin = time.perf_counter()

@@ -23,7 +23,7 @@ import pytest
 import gevent_cbase
 from gevent_cbase import _requirements, datastack
 from gevent_cbase._fast_paths import FAST_PATHS
-from helpers import child_environ
+from helpers import child_environ, reserved_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -76,11 +76,6 @@ def run(command, cwd=ROOT, status=0, **environ):
                           text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (status, ''), done.stdout + done.stderr
     return done.stdout
-
-
-def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def get(where):
@@ -142,9 +137,9 @@ def fresh(tmp_path):
 def install_and_serve(command, tmp_path):
     """Word for word, but for the port, in a fresh environment and a tree with nothing built."""
     tree, env = fresh(tmp_path)
-    port = free_port()
     assert command.count(':8080') == 1
-    with serving(command.replace(':8080', ':%d' % port), port, tree, env) as answer:
+    with reserved_port() as port, \
+            serving(command.replace(':8080', ':%d' % port), port, tree, env) as answer:
         assert answer.startswith('Hello world!\n')
         assert "\nSERVER_PORT = '%d'\n" % port in answer
     installed = glob.glob(str(tmp_path / 'venv/lib/*/site-packages/*gevent_cbase*'))
@@ -278,13 +273,14 @@ def gunicorn(command, tmp_path):
 
 def recipe(command, tmp_path):
     """With ports that are free."""
-    ports = []
+    with contextlib.ExitStack() as stack:
+        ports = []
 
-    def free(found):
-        ports.append(free_port())
-        return '127.0.0.1:%d' % ports[-1]
-    command = re.sub(r'127\.0\.0\.1:\d+', free, command)
-    with serving('exec ' + spelled(command), ports[-1]) as answer:
+        def free(found):
+            ports.append(stack.enter_context(reserved_port()))
+            return '127.0.0.1:%d' % ports[-1]
+        command = re.sub(r'127\.0\.0\.1:\d+', free, command)
+        answer = stack.enter_context(serving('exec ' + spelled(command), ports[-1]))
         assert 'hello' in answer or 'server_accepted_total 0\n' in answer
 
 

@@ -23,7 +23,7 @@ import gevent
 import greenlet
 import pytest
 
-from helpers import child_environ, python
+from helpers import child_environ, python, reserved_port
 
 STOCK = types.SimpleNamespace(stock=True)
 OURS = types.SimpleNamespace(stock=False)
@@ -835,14 +835,14 @@ def test_inside_itself(program):
     assert ours('-m', 'gevent_cbase', *args, 'x') == (0, "ours\n['script.py', 'x']\n", '')
 
 
-def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as probe:
-        return probe.getsockname()[1]
+@pytest.fixture
+def port():
+    with reserved_port() as number:
+        yield number
 
 
-def test_serving_wsgi_from_the_command_line(impl):
+def test_serving_wsgi_from_the_command_line(impl, port):
     """gevent.pywsgi run as a program serves the standard library's demo application."""
-    port = free_port()
     process = subprocess.Popen(
         python(impl, '-m', 'gevent.pywsgi', 'wsgiref.simple_server:demo_app',
                '-b', '127.0.0.1:%d' % port),
