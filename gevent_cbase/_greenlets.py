@@ -31,7 +31,7 @@ def prepare():
 
 
 def _prepare():
-    from greenlet import getcurrent
+    from greenlet import getcurrent, greenlet
 
     from gevent import Greenlet, _hub_local, config, hub, version_info
     if version_info[:2] > (26, 9):
@@ -42,6 +42,12 @@ def _prepare():
     for cls in Greenlet, raw_class:
         if not cls.__flags__ & IMMUTABLE:
             return '%s may be changed' % cls.__name__
+        if cls.__setattr__ is not object.__setattr__:
+            return '%s sets attributes in its own way' % cls.__name__
+    for cls, name in ((Greenlet, '_run'), (raw_class, 'spawning_greenlet'),
+                      (raw_class, 'spawn_tree_locals'), (raw_class, 'loop')):
+        if hasattr(getattr(cls, name, None), '__set__'):
+            return '%s.%s is no ordinary attribute' % (cls.__name__, name)
     if not config.track_greenlet_tree:
         return 'GEVENT_TRACK_GREENLET_TREE is off'
     setting = config.settings['track_greenlet_tree']
@@ -65,5 +71,6 @@ def _prepare():
         made=Greenlet(_prepare), fresh=Greenlet.__new__(Greenlet),
         limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
         getcurrent=getcurrent, config=config, setting=setting, spawn_raw=hub.spawn_raw,
-        raw_class=raw_class)
+        raw_class=raw_class, set_run=vars(greenlet)['run'],
+        set_parent=vars(greenlet)['parent'])
     return None

@@ -432,6 +432,7 @@ CBASE_METHOD(server_do_read_loop)
         status = accept_one(st, self, &b);
     }
     cbase_bound_drop(st);
+    cbase_hub_drop(st);
     Py_DECREF(self);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }

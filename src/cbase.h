@@ -112,7 +112,8 @@ typedef struct {
     PyObject *spawn_function;        // of the class method Greenlet.spawn
     PyObject *spawn_raw;
     PyObject *get_hub, *getcurrent;
-    PyObject *config, *setting; // gevent.config, and its setting track_greenlet_tree
+    PyObject *set_run, *set_parent; // attributes of class greenlet
+    PyObject *config, *setting;     // gevent.config, and its setting track_greenlet_tree
     Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals,
         spawning_stack; // offsets
     /* The last stack that gevent has made, and the Python frames it stands for. */
@@ -123,6 +124,16 @@ typedef struct {
         int lasti;
     } frame[CBASE_STACK_LIMIT];
 } cbase_greenlets;
+
+/* hub.c: where gevent keeps the hub of each thread. All but the dict is never freed. */
+typedef struct {
+    PyObject *get_hub, *get_hub_noargs; // gevent's functions
+    PyObject *local;                    // has the thread-local attribute `hub`; NULL: unknown
+    unsigned int version;               // of its class, when this was found out about it:
+    int in_dict;                        // the attribute is in its `__dict__`
+    uint64_t thread;                    // for which
+    PyObject *dict;                     // this is its `__dict__`, owned; or NULL
+} cbase_hub;
 
 /* stats.c: what is counted about one server. */
 #define CBASE_ERRNOS  256 /* errno values that are told apart; Linux has 133 */
@@ -174,6 +185,7 @@ typedef struct {
     cbase_pool_steps pool_steps;
     cbase_greenlets greenlets;
     PyObject *bound[CBASE_BOUND]; // owned; or NULL
+    cbase_hub hub;
     cbase_counters *counters[CBASE_BUCKETS];
     PyObject *forget_counters; // the function _stats_forget
 } cbase_state;
@@ -370,6 +382,14 @@ int cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn);
 PyObject *cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self);
 /* At the end of each batch, so that nothing is kept alive by it. */
 void cbase_bound_drop(cbase_state *st);
+
+/* ---- hub.c: the hub of the current thread ---- */
+
+void cbase_hub_init(cbase_state *st);
+/* get_hub(), which is gevent's function or any other. */
+PyObject *cbase_hub_get(cbase_state *st, PyObject *get_hub);
+/* At the end of each batch, so that no hub is kept alive by it. */
+void cbase_hub_drop(cbase_state *st);
 
 /* ---- greenlets.c: Greenlet(), Greenlet.spawn() and spawn_raw() of gevent ---- */
 

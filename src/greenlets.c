@@ -102,14 +102,23 @@ remember_stack(cbase_greenlets *g, PyObject *stack)
 
 /* ---- Greenlet(run, ...) ---- */
 
-/* greenlet.__init__(new, run, hub) */
+/* greenlet.__init__(new, run, hub), which sets these two */
 static int
-init_base(PyObject *new, PyObject *run, PyObject *hub)
+init_base(const cbase_greenlets *g, PyObject *new, PyObject *run, PyObject *hub)
 {
-    PyObject *args = PyTuple_Pack(2, run, hub);
-    int result = args == NULL ? -1 : Py_TYPE(new)->tp_base->tp_init(new, args, NULL);
+    descrsetfunc set = PyGetSetDescr_Type.tp_descr_set;
 
-    Py_XDECREF(args);
+    return set(g->set_run, new, run) < 0 ? -1 : set(g->set_parent, new, hub);
+}
+
+/* Sets an attribute which is no descriptor in the class. */
+static int
+set_attribute(PyObject *new, PyObject *name, PyObject *value)
+{
+    PyObject *dict = PyObject_GenericGetDict(new, NULL);
+    int result = dict == NULL ? -1 : PyDict_SetItem(dict, name, value);
+
+    Py_XDECREF(dict);
     return result;
 }
 
@@ -131,11 +140,11 @@ make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *co
 {
     const cbase_greenlets *g = &st->greenlets;
     PyObject *stack = Py_NewRef(g->stack); // it may be another one soon
-    PyObject *hub = PyObject_CallNoArgs(g->get_hub);
+    PyObject *hub = cbase_hub_get(st, g->get_hub);
     PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
 
     if (new != NULL
-        && (init_base(new, Py_None, hub) < 0 || PyObject_SetAttr(new, st->s__run, args[0]) < 0
+        && (init_base(g, new, Py_None, hub) < 0 || set_attribute(new, st->s__run, args[0]) < 0
             || set_field(new, g->args, tuple_of(args + 1, nargs - 1)) < 0
             || set_field(new, g->kwargs, PyDict_New()) < 0
             || set_field(new, g->links, PyList_New(0)) < 0
@@ -234,9 +243,9 @@ make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
     else if (found > 0 && (ref = PyWeakref_NewRef(spawner, NULL)) != NULL) {
         new = class->tp_new(class, st->no_args, NULL);
         if (new != NULL
-            && (init_base(new, run, hub) < 0
-                || PyObject_SetAttr(new, st->s_spawning_greenlet, ref) < 0
-                || PyObject_SetAttr(new, st->s_spawn_tree_locals, locals) < 0))
+            && (init_base(&st->greenlets, new, run, hub) < 0
+                || set_attribute(new, st->s_spawning_greenlet, ref) < 0
+                || set_attribute(new, st->s_spawn_tree_locals, locals) < 0))
         {
             Py_CLEAR(new);
         }
@@ -267,7 +276,7 @@ schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *a
 static PyObject *
 spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
 {
-    PyObject *hub = PyObject_CallNoArgs(st->greenlets.get_hub), *loop = NULL, *new = NULL;
+    PyObject *hub = cbase_hub_get(st, st->greenlets.get_hub), *loop = NULL, *new = NULL;
     int done = -1;
 
     if (hub == NULL) {
@@ -277,7 +286,7 @@ spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
     new = loop == NULL ? NULL : make_raw_greenlet(st, args[0], hub);
     if (new != NULL && schedule(st, loop, new, args + 1, nargs - 1) == 0) {
         Py_SETREF(loop, PyObject_GetAttr(hub, st->s_loop)); // it is read again
-        done = loop == NULL ? -1 : PyObject_SetAttr(new, st->s_loop, loop);
+        done = loop == NULL ? -1 : set_attribute(new, st->s_loop, loop);
     }
     if (done < 0) {
         Py_CLEAR(new);
@@ -412,17 +421,18 @@ find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
 static PyObject *
 greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"spawn",     "raw",       "made",       "fresh",  "limit",
-                            "method",    "get_hub",   "getcurrent", "config", "setting",
-                            "spawn_raw", "raw_class", NULL};
+    static char *names[] = {"spawn",     "raw",       "made",       "fresh",      "limit",
+                            "method",    "get_hub",   "getcurrent", "config",     "setting",
+                            "spawn_raw", "raw_class", "set_run",    "set_parent", NULL};
     cbase_greenlets *steps = &cbase_module_state(module)->greenlets;
     cbase_greenlets given = *steps;
     PyObject *spawn, *raw, *made, *fresh, *method;
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$OOOOiO!OOOOOO!:_greenlets_prepare", names, &spawn, &raw, &made, &fresh,
-            &given.limit, &PyMethod_Type, &method, &given.get_hub, &given.getcurrent,
-            &given.config, &given.setting, &given.spawn_raw, &PyType_Type, &given.raw_class))
+            args, kwargs, "$OOOOiO!OOOOOO!O!O!:_greenlets_prepare", names, &spawn, &raw, &made,
+            &fresh, &given.limit, &PyMethod_Type, &method, &given.get_hub, &given.getcurrent,
+            &given.config, &given.setting, &given.spawn_raw, &PyType_Type, &given.raw_class,
+            &PyGetSetDescr_Type, &given.set_run, &PyGetSetDescr_Type, &given.set_parent))
     {
         return NULL;
     }
@@ -442,7 +452,8 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     PyObject *const owned[] = {(PyObject *)given.class, (PyObject *)given.raw_class,
                                given.spawn_function,    given.get_hub,
                                given.getcurrent,        given.config,
-                               given.setting,           given.spawn_raw};
+                               given.setting,           given.spawn_raw,
+                               given.set_run,           given.set_parent};
     cbase_own(owned, Py_ARRAY_LENGTH(owned));
     *steps = given;
     Py_RETURN_NONE;

@@ -98,6 +98,7 @@ module_exec(PyObject *module)
         }
     }
     cbase_hooks_init(st);
+    cbase_hub_init(st);
     if (cbase_stats_init(module, st) < 0) {
         return -1;
     }

@@ -50,6 +50,7 @@
     X(greenlets)                                                                                  \
     X(handle)                                                                                     \
     X(handle_error)                                                                               \
+    X(hub)                                                                                        \
     X(init_socket)                                                                                \
     X(io)                                                                                         \
     X(is_fatal_error)                                                                             \

@@ -156,7 +156,7 @@ new_socket(cbase_state *st, PyObject *raw)
     PyTypeObject *type = s->accept.class[CBASE_SOCKET];
     PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
 
-    hub = PyObject_CallNoArgs(s->get_hub);
+    hub = cbase_hub_get(st, s->get_hub);
     if (hub == NULL || (loop = PyObject_GetAttr(hub, st->s_loop)) == NULL
         || cbase_watchers_make(st, loop, ((raw_socket *)raw)->fd, events) < 0
         || (timeout = PyObject_CallNoArgs(s->getdefaulttimeout)) == NULL)

@@ -17,7 +17,7 @@ import gevent.hub
 import gevent.pool
 import greenlet
 import pytest
-from gevent import Greenlet, config, get_hub, getcurrent
+from gevent import Greenlet, _hub_local, config, get_hub, getcurrent
 from gevent.exceptions import BlockingSwitchOutError
 
 import helpers
@@ -513,6 +513,60 @@ def test_hubs_of_two_threads(impl, how):
     for one in threads:
         one.join()
     assert seen == {'one': {(True, True)}, 'other': {(True, True)}}
+
+
+def owners(impl, how, before, after):
+    """The hubs that the greenlets of a batch of four belong to; the second and third are made
+    between *before()* and *after()*.
+    """
+    def steps():
+        yield (1,)
+        before()
+        yield (2,)
+        yield (3,)
+        after()
+        yield (4,)
+    # those that are made have what nobody else has
+    marks = getcurrent().spawn_tree_locals
+    server = by_hand(impl, steps(), spawn=SPAWNS[how](), handle=lambda self, number: None)
+    gc.disable()  # which keeps them in order
+    try:
+        server._do_read()
+        made = [one for one in gc.get_objects() if isinstance(one, greenlet.greenlet)
+                and not isinstance(one, gevent.hub.Hub) and one is not getcurrent()
+                and getattr(one, 'spawn_tree_locals', None) is marks]
+    finally:
+        gc.enable()
+    found = [one.parent for one in made]
+    for one in made:
+        one.parent = get_hub()
+    until(lambda: all(one.dead for one in made))
+    return found
+
+
+@every
+def test_hub_is_replaced_in_a_batch(impl, how):
+    """Each greenlet belongs to the hub that there is when it is made."""
+    hub = get_hub()
+    other = gevent.hub.Hub(loop=hub.loop)
+    assert owners(impl, how, lambda: gevent.hub.set_hub(other),
+                  lambda: gevent.hub.set_hub(hub)) == [hub, other, other, hub]
+
+
+@every
+def test_hub_comes_from_elsewhere(impl, how):
+    """What tells gevent which hub there is was patched, and restored."""
+    hub = get_hub()
+    other = gevent.hub.Hub(loop=hub.loop)
+    kept = _hub_local._Threadlocal
+
+    def patch():
+        kept.hub = property(lambda self: other)
+
+    def restore():
+        del kept.hub
+    assert owners(impl, how, patch, restore) == [hub, other, other, hub]
+    assert owners(impl, how, patch, restore) == [hub, other, other, hub]
 
 
 @pytest.mark.parametrize('how', ['default', 'pool'])

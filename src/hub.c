@@ -1,0 +1,99 @@
+/* The hub of the current thread: what get_hub() of gevent returns, read from where gevent keeps it
+ * once there is one.
+ *
+ * gevent._hub_local, compiled, exports the object with the thread-local attributes to its other
+ * modules; its `__dict__` is the same dict as long as a thread lives.
+ */
+#include "cbase.h"
+
+/* The hub in the attributes of this thread; NULL, without an exception, if get_hub() has to see
+ * to it. */
+static PyObject *
+read_hub(cbase_state *st)
+{
+    cbase_hub *h = &st->hub;
+    uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
+    PyObject *dict = h->thread == thread ? Py_XNewRef(h->dict) : NULL;
+
+    if (dict == NULL && (dict = PyObject_GetAttr(h->local, st->s___dict__)) != NULL) {
+        h->thread = thread;
+        Py_XSETREF(h->dict, Py_NewRef(dict)); // which may run anything
+    }
+    PyObject *hub = dict == NULL ? NULL : PyDict_GetItemWithError(dict, st->s_hub);
+    hub = hub == Py_None ? NULL : Py_XNewRef(hub);
+    if (hub == NULL) {
+        PyErr_Clear(); // get_hub() meets it as well
+    }
+    Py_XDECREF(dict);
+    return hub;
+}
+
+/* Whether the attribute is what is in that dict, whatever was done to the class. */
+static int
+is_in_dict(cbase_state *st)
+{
+    cbase_hub *h = &st->hub;
+    PyTypeObject *class = Py_TYPE(h->local);
+
+    if (h->version == 0 || compat_type_version(class) != h->version) {
+        PyObject *hidden = PyObject_GetAttr((PyObject *)class, st->s_hub); // gives it a version
+        PyErr_Clear();
+        h->in_dict = hidden == NULL && class->tp_getattro == class->tp_base->tp_getattro;
+        h->version = compat_type_version(class);
+        Py_XDECREF(hidden);
+    }
+    return h->in_dict && h->version != 0;
+}
+
+PyObject *
+cbase_hub_get(cbase_state *st, PyObject *get_hub)
+{
+    const cbase_hub *h = &st->hub;
+    PyObject *hub = NULL;
+
+    if (h->local != NULL && (get_hub == h->get_hub || get_hub == h->get_hub_noargs)
+        && is_in_dict(st)) {
+        hub = read_hub(st);
+    }
+    return hub != NULL ? hub : PyObject_CallNoArgs(get_hub);
+}
+
+void
+cbase_hub_drop(cbase_state *st)
+{
+    Py_CLEAR(st->hub.dict);
+}
+
+/* The object that gevent's functions read the hub from. Borrowed; or NULL, perhaps with an
+ * exception set. */
+static PyObject *
+find_local(PyObject *module)
+{
+    PyObject *capi = PyObject_GetAttrString(module, "__pyx_capi__");
+    PyObject *class = capi == NULL ? NULL : PyObject_GetAttrString(module, "_Threadlocal");
+    PyObject *capsule = class == NULL ? NULL : PyMapping_GetItemString(capi, "_threadlocal");
+    PyObject **local = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
+
+    if (local != NULL && (PyObject *)Py_TYPE(*local) != class) {
+        local = NULL;
+    }
+    Py_XDECREF(capsule);
+    Py_XDECREF(class);
+    Py_XDECREF(capi);
+    return local == NULL ? NULL : *local;
+}
+
+void
+cbase_hub_init(cbase_state *st)
+{
+    cbase_hub *h = &st->hub;
+    PyObject *module = PyImport_ImportModule("gevent._hub_local");
+
+    if (module != NULL && (h->get_hub = PyObject_GetAttrString(module, "get_hub")) != NULL
+        && (h->get_hub_noargs = PyObject_GetAttrString(module, "get_hub_noargs")) != NULL)
+    {
+        h->local = Py_XNewRef(find_local(module));
+    }
+    PyErr_Clear(); // without it, gevent's functions are called
+    Py_XDECREF(module);
+}
