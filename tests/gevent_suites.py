@@ -6,6 +6,7 @@ runs every module of gevent.tests that uses a server on every configuration of g
 ``python -m gevent.tests.M`` and once as ``python -m gevent_cbase -m gevent.tests.M``, prints
 one line for each and exits with 1 if any test ended differently. A test that did is tried
 again, on both sides, up to twice. ``--module all`` stands for every test module there is.
+GEVENT_CBASE_WITHOUT counts, for a run without some of the fast paths.
 
 gevent's tests of its examples need the examples, which are not installed with it: give the
 folder of an unpacked source distribution as DIR (outside of a checkout of this project, or
@@ -36,6 +37,8 @@ LOOPS = {
     'libuv-cffi': 'gevent.libuv.loop',
     'pure-python': 'gevent.libev.corecext',
 }
+#: the variable that switches fast paths off
+WITHOUT = 'GEVENT_CBASE_WITHOUT'
 HERE = os.path.dirname(os.path.abspath(__file__))
 RECORDER = os.path.join(HERE, 'recorder')
 
@@ -78,7 +81,7 @@ def search_path(python):
 def environment(python, configuration, **more):
     """The same for both sides: of gevent's variables only those of the configuration."""
     env = {name: value for name, value in os.environ.items()
-           if not name.startswith('GEVENT') and name != 'PURE_PYTHON'}
+           if name == WITHOUT or not name.startswith('GEVENT') and name != 'PURE_PYTHON'}
     path = search_path(python) + [env.get('PYTHONPATH')]
     env['PYTHONPATH'] = os.pathsep.join(filter(None, path))
     env['GEVENTTEST_USE_RESOURCES'] = 'all,-network'
@@ -154,7 +157,8 @@ def doubts(configuration, stock, ours):
                               'python': True}),
             ('ours', ours, {'imported': True, 'installed': True, 'current': True,
                             'python': False})):
-        expected.update(loop=LOOPS[configuration], pure=configuration == 'pure-python')
+        expected.update(loop=LOOPS[configuration], pure=configuration == 'pure-python',
+                        without=os.environ.get(WITHOUT))
         found = dict(run.facts)
         bases = found.pop('bases', {})
         if found != expected:

@@ -55,6 +55,20 @@ def test_what_counts_as_a_difference(monkeypatch):
     assert next(rounds, None) is None
 
 
+@pytest.mark.parametrize('names', [None, 'sockets,pools'])
+def test_fast_paths_that_are_switched_off(monkeypatch, names):
+    """The processes do without those that this one does without; a doubt if they did not."""
+    monkeypatch.delenv('GEVENT_CBASE_WITHOUT', raising=False)
+    if names:
+        monkeypatch.setenv('GEVENT_CBASE_WITHOUT', names)
+    stock, ours, differences, doubts = gevent_suites.compare('test__socket_close', 'libev-cffi')
+    assert (differences, doubts) == ([], [])
+    assert ours.facts['without'] == stock.facts['without'] == names
+    monkeypatch.setenv('GEVENT_CBASE_WITHOUT', 'lookups')
+    doubts = list(gevent_suites.doubts('libev-cffi', stock, ours))
+    assert [doubt.partition(':')[0] for doubt in doubts] == ['stock', 'ours']
+
+
 def test_drop_in_that_is_not_installed_is_noticed(monkeypatch):
     """Both sides on gevent's class end alike, but the one is not what it ought to be."""
     monkeypatch.setitem(gevent_suites.CONFIGURATIONS, 'off',

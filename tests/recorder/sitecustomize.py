@@ -101,6 +101,7 @@ def facts():
         'imported': cbase is not None,
         'installed': cbase is not None and cbase.is_installed(),
         'current': cbase is not None and baseserver.BaseServer is cbase.BaseServer,
+        'without': os.environ.get('GEVENT_CBASE_WITHOUT'),
         'python': hasattr(baseserver.BaseServer._do_read, '__code__'),
         'bases': bases,
     }
