@@ -1,6 +1,7 @@
-"""Build of the extension modules; all else is in pyproject.toml."""
+"""Build of the extension modules, and the long description; all else is in pyproject.toml."""
 import glob
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -39,8 +40,17 @@ def extension(name, folder):
                      extra_compile_args=FLAGS)
 
 
+def description():
+    """README as the page of a package index shows it: without the files beside it, as charts."""
+    with open('README.rst', encoding='utf-8') as file:
+        return re.sub(r'^\.\. image:: (\S+)\n(?: +.*\n)*',
+                      r'The chart of these numbers is ``\1`` in the source distribution.\n',
+                      file.read(), flags=re.M)
+
+
 modules = [extension('_cbase', 'src')]
 if sys.platform == 'linux':
     modules.append(extension('_load', 'load'))  # the clients of gevent_cbase.bench
 
-setup(cmdclass={'build_ext': BuildExt}, ext_modules=modules)
+setup(cmdclass={'build_ext': BuildExt}, ext_modules=modules,
+      long_description=description(), long_description_content_type='text/x-rst')

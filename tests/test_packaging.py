@@ -168,6 +168,19 @@ sys.meta_path.insert(0, Finder())
 # The same when it is built
 
 
+def test_long_description():
+    """README, but for the chart: a package index has no file for a relative path."""
+    status, out, err = run('setup.py', '-q', '--long-description', cwd=ROOT)
+    assert (status, err) == (0, '')
+    with open(os.path.join(ROOT, 'README.rst'), encoding='utf-8') as file:
+        before, chart, after = file.read().partition('.. image:: docs/connections.svg\n')
+    assert chart
+    assert '.. image::' not in out and ':alt:' not in out
+    assert out.rstrip() == before + (
+        'The chart of these numbers is ``docs/connections.svg`` in the source distribution.\n'
+    ) + re.sub(r'\A(?: +.*\n)+', '', after).rstrip()
+
+
 def building(tmp_path, before='', **environ):
     """(exit status, last line of stderr) of setup.py, run after *before*."""
     folders = ['--build-lib', str(tmp_path / 'lib'), '--build-temp', str(tmp_path / 'temp')]
