@@ -143,7 +143,7 @@ enum { CBASE_NO_PAUSE, CBASE_FULL, CBASE_BACKOFF, CBASE_PAUSES };
 
 typedef struct cbase_counters {
     struct cbase_counters *next;
-    PyObject *server; // borrowed: compared only
+    PyObject *server; // borrowed: valid as long as the weak reference is
     PyObject *ref;    // weak reference to the server
     unsigned long long accepted, spawn_errors, accept_errors[CBASE_ERRNOS];
     int pause;    // under way: CBASE_FULL, CBASE_BACKOFF or CBASE_NO_PAUSE

@@ -112,4 +112,18 @@ compat_frame_lasti(PyFrameObject *frame)
 #endif
 }
 
+/* Whether the object of a weak reference is gone. */
+static inline int
+compat_is_gone(PyObject *ref)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *object;
+    int there = PyWeakref_GetRef(ref, &object) > 0;
+    Py_XDECREF(object);
+    return !there;
+#else
+    return PyWeakref_GET_OBJECT(ref) == Py_None;
+#endif
+}
+
 #endif

@@ -3,7 +3,8 @@
  * They lie beside the servers, in a table that finds them by the server's address: a server has no
  * room in C, and its `__dict__` shows gevent's attributes only. The accept loop looks its counters
  * up once in a batch and then adds to plain integers. A weak reference, made with the counters,
- * tells when a server is gone; they go with it, before another object can have its address.
+ * tells when a server is gone; they go with it, before another object can have its address. Only
+ * if a finalizer of garbage has made it does the collector, since CPython 3.14, clear it silently.
  *
  * Counting never fails: without memory for its counters a server is counted nowhere.
  */
@@ -33,16 +34,31 @@ bucket_of(cbase_state *st, PyObject *server)
     return &st->counters[((uintptr_t)server >> 4) % CBASE_BUCKETS];
 }
 
+/* Removes what *link points to. */
+static void
+drop(cbase_counters **link)
+{
+    cbase_counters *c = *link;
+
+    *link = c->next;
+    Py_DECREF(c->ref);
+    PyMem_Free(c);
+}
+
 /* NULL if the server has none yet. */
 static cbase_counters *
 find(cbase_state *st, PyObject *server)
 {
-    cbase_counters *c = *bucket_of(st, server);
+    cbase_counters **link = bucket_of(st, server);
 
-    while (c != NULL && c->server != server) {
-        c = c->next;
+    while (*link != NULL && (*link)->server != server) {
+        link = &(*link)->next;
     }
-    return c;
+    if (*link != NULL && compat_is_gone((*link)->ref)) { // of another that had the address
+        drop(link);
+        return NULL;
+    }
+    return *link;
 }
 
 /* New counters in the table, or NULL. */
@@ -91,11 +107,8 @@ forget(PyObject *module, PyObject *ref)
 
     for (size_t i = 0; i < CBASE_BUCKETS; i++) {
         for (cbase_counters **link = &st->counters[i]; *link != NULL; link = &(*link)->next) {
-            cbase_counters *c = *link;
-            if (c->ref == ref) {
-                *link = c->next;
-                PyMem_Free(c);
-                Py_DECREF(ref);
+            if ((*link)->ref == ref) {
+                drop(link);
                 Py_RETURN_NONE;
             }
         }
@@ -253,7 +266,14 @@ start_over(PyObject *module, PyObject *all)
     int every = all == Py_True;
 
     for (size_t i = 0; i < CBASE_BUCKETS; i++) {
-        for (cbase_counters *c = st->counters[i]; c != NULL; c = c->next) {
+        cbase_counters **link = &st->counters[i];
+        while (*link != NULL) {
+            cbase_counters *c = *link;
+            if (compat_is_gone(c->ref)) {
+                drop(link);
+                continue;
+            }
+            link = &c->next;
             if (!every && PyObject_TypeCheck(c->server, st->BaseServer)) {
                 continue;
             }

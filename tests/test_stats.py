@@ -408,6 +408,31 @@ def test_server_that_survives_its_end(ours):
         survivor.myself = None
 
 
+def test_server_that_counts_at_its_end(ours):
+    """Its finalizer runs a batch: what is counted then is kept for nobody, and no server that
+    gets its address later has it, nor do install() and uninstall() touch what is gone."""
+    class Server(gevent_cbase.BaseServer):
+        def do_read(self):
+            return self.steps.pop() if self.steps else None
+
+        def __del__(self):
+            self._do_read()
+    spawned = []
+    for _ in range(50):
+        one = Server(LOOPBACK, len, spawn=lambda *args: spawned.append(None))
+        vars(one).update(steps=[(1,)], myself=one)  # no other object that refers to it is new
+        del one
+    gc.collect()
+    assert len(spawned) == 50
+    later = [Server(LOOPBACK, len, spawn=len) for _ in range(100)]
+    for one in later:
+        one.steps = []
+    assert [counts(one) for one in later] == [ZEROS] * 100
+    gevent_cbase.uninstall()
+    gevent_cbase.install()
+    assert [counts(one) for one in later] == [ZEROS] * 100
+
+
 def test_server_freed_by_its_handler(ours):
     """The loop goes on with its counters until it ends."""
     class Server(gevent_cbase.BaseServer):
