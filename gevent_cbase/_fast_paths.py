@@ -14,12 +14,17 @@ def _lookups_off():
     return _switches.why_off('lookups') or _cbase._hooks_off()
 
 
+def _with_lookups(why_off):
+    """The same for a fast path that the loop takes only where it need not look things up."""
+    return lambda: _lookups_off() or why_off()
+
+
 #: what tells why it is off (None: it is on), by name
 FAST_PATHS = {
     'lookups': _lookups_off,                # attributes that the loop needs are remembered
-    'sockets': _stream.why_off,             # accepting and closing in C
-    'watchers': _stream.why_watchers_off,   # those of closed sockets are used again
-    'pools': _pool.why_off,                 # full() and spawn() of gevent's Pool in C
-    'greenlets': _greenlets.why_off,         # the handlers' greenlets are made in C
+    'sockets': _with_lookups(_stream.why_off),            # accepting and closing in C
+    'watchers': _with_lookups(_stream.why_watchers_off),  # those of closed sockets are used again
+    'pools': _with_lookups(_pool.why_off),  # full() and spawn() of gevent's Pool in C
+    'greenlets': _greenlets.why_off,        # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept
 }

@@ -36,7 +36,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test)
 
 import gevent_cbase
-from gevent_cbase import _pool, _stream
+from gevent_cbase._fast_paths import FAST_PATHS
 from helpers import LOOPBACK, outcome
 
 #: sequences of a run of fixed length, and operations in one of them at most
@@ -1002,7 +1002,7 @@ def run(kind, seconds=None, seed=None):
             break
     print(json.dumps({
         'native': RECORDER.native, 'python': RECORDER.python, 'operations': RECORDER.operations,
-        'sockets': _stream.why_off(), 'pools': _pool.why_off()}))
+        'sockets': FAST_PATHS['sockets'](), 'pools': FAST_PATHS['pools']()}))
 
 
 if __name__ == '__main__':

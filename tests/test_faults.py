@@ -142,8 +142,8 @@ def native_steps(impl):
     """Whether ours accepts in C here."""
     if impl.stock:
         return False
-    from gevent_cbase import _cbase, _stream
-    return _stream.why_off() is None and _cbase._hooks_off() is None
+    from gevent_cbase._fast_paths import FAST_PATHS
+    return FAST_PATHS['sockets']() is None
 
 
 # -- every errno --------------------------------------------------------------------------

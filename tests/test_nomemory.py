@@ -206,7 +206,8 @@ def accepts_in_python(impl):
     if impl.stock:
         return True
     from gevent_cbase import _cbase, _switches
-    return not hasattr(_cbase, '_stream_prepare') or _switches.why_off('sockets') is not None
+    return not hasattr(_cbase, '_stream_prepare') or any(
+        map(_switches.why_off, ('lookups', 'sockets')))
 
 
 def child(impl, tmp_path, source, *args):

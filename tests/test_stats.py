@@ -731,3 +731,28 @@ def test_fast_paths_switched_off():
     del reasons['datastack']  # which CPython 3.10 has not
     assert set(reasons) == {'lookups', 'sockets', 'watchers', 'pools', 'greenlets'}
     assert set(reasons.values()) <= {off, 'not built on this platform'}
+
+
+@pytest.mark.parametrize('name, off', [
+    ('lookups', ['lookups', 'sockets', 'watchers', 'pools']), ('sockets', ['sockets', 'watchers']),
+    ('watchers', ['watchers']), ('pools', ['pools']), ('greenlets', []), ('datastack', [])])
+def test_one_fast_path_switched_off(name, off):
+    """``--info`` says the same of those that a server takes: some need others."""
+    code = '''if 1:
+        import gevent_cbase
+        gevent_cbase.install()
+        from gevent_cbase import _info
+        from gevent.server import StreamServer
+        server = StreamServer(('127.0.0.1', 0), print, spawn=5)
+        server.start()
+        print([dict(_info.fast_paths()), gevent_cbase.stats(server).fast_paths])
+    '''
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=child_environ(GEVENT_CBASE_WITHOUT=name),
+        text=True, capture_output=True, timeout=60)
+    assert done.stderr == ''
+    info, taken = eval(done.stdout)
+    assert info[name] is not None and taken[name] is not None
+    assert [one for one in off if info[one] is None or taken[one] is None] == []
+    for one in ('lookups', 'sockets', 'watchers', 'pools'):
+        assert (info[one] is None) == (taken[one] is None), one
