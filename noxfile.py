@@ -13,11 +13,12 @@ import nox
 
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
+FAST_PATHS = ['lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack']
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
-nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'sanitizers',
-                        'projects']
+nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'paths',
+                        'sanitizers', 'projects']
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
@@ -105,8 +106,22 @@ def projects(session):
 def portable(session):
     """The test-suite on a build for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
-    session.run('pytest', '-n', 'auto', '-m', 'not fast_path', *(session.posargs or ['tests']),
+    session.run('pytest', '-n', 'auto', *(session.posargs or ['tests']),
                 env={'GEVENT_CBASE_WITHOUT': 'all'})
+
+
+@nox.session(python=['3.12'])
+def paths(session):
+    """What the fast paths do, and gevent's own suites, with each of them switched off."""
+    session.install('-e', '.[test]')
+    files = ['tests/test_%s.py' % name for name in (
+        'accept_loop', 'errors', 'faults', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream',
+        'watchers')]
+    for name in FAST_PATHS:
+        env = {'GEVENT_CBASE_WITHOUT': name}
+        session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
+        if not session.posargs:
+            session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
 
 
 @nox.session(python=['3.12'])

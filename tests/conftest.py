@@ -23,11 +23,26 @@ STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
 HARD_LIMIT = 120
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Tests of fast paths go first: since CPython 3.13 a class gets a thousand version tags in its
     life, install() uses up one or two, and without one there is no fast path.
+
+    Where fast paths are switched off, the tests that need one of them are left out, and so are
+    those of gevent, which are the same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
+    off = os.environ.get('GEVENT_CBASE_WITHOUT', '').replace(',', ' ').split()
+    if off:
+        left_out = [item for item in items if not stands(item, off)]
+        items[:] = [item for item in items if stands(item, off)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def stands(item, off):
+    """Whether a test says something when the fast paths *off* are switched off."""
+    needed = [name for mark in item.iter_markers('fast_path') for name in mark.args]
+    ours = not hasattr(item, 'callspec') or item.callspec.params.get('impl') != 'gevent'
+    return ours and not any(name in off or 'all' in off for name in needed)
 
 
 class Impl:

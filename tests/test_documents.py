@@ -307,8 +307,7 @@ COMMANDS = {
     'python -m pytest tests/test_spawn.py -k group': pytest_alone,
     'GEVENT_LOOP=libuv-cffi python -m pytest tests/test_spawn.py': pytest_alone,
     'PURE_PYTHON=1 python -m pytest tests/test_spawn.py': pytest_alone,
-    "GEVENT_CBASE_WITHOUT=all python -m pytest -m 'not fast_path' tests/test_spawn.py":
-        pytest_alone,
+    'GEVENT_CBASE_WITHOUT=pools python -m pytest tests/test_spawn.py': pytest_alone,
     'nox -s lint': by_nox,
     'nox -s tests': by_nox,
     'nox -s tests-3.12': by_nox,
@@ -408,6 +407,7 @@ def test_public_names():
 def test_fast_paths_of_readme():
     table = text_of('README.rst').partition('\nFast paths\n')[2].partition('To see which')[0]
     assert re.findall(r'^``(\w+)`` ', table, re.M) == list(FAST_PATHS)
+    assert 'FAST_PATHS = %r\n' % list(FAST_PATHS) in text_of('noxfile.py')
 
 
 def test_map_of_src():

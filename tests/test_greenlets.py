@@ -116,7 +116,7 @@ def is_right(noted, expected):
 
 # -- one greenlet -------------------------------------------------------------------------
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('greenlets')
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
@@ -124,7 +124,7 @@ def test_native_steps_are_on(impl):
         assert _greenlets.why_off() is None
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('pools', 'greenlets')
 @every
 def test_no_python_code_makes_a_greenlet(impl, how):
     """But the first one of a place, which gevent makes."""

@@ -59,6 +59,7 @@ def error_of(server):
 
 # -- one connection -----------------------------------------------------------------------
 
+@pytest.mark.fast_path('pools')
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
@@ -66,6 +67,7 @@ def test_native_steps_are_on(impl):
         assert _pool.why_off() is None
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('size', [3, None, 10 ** 6])
 def test_no_python_of_the_pool_runs(impl, size):
     """Neither to ask whether it is full nor to spawn."""
@@ -75,6 +77,7 @@ def test_no_python_of_the_pool_runs(impl, size):
     assert server.loop.errors == []
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_number_as_spawn(impl):
     """The server makes the pool."""
     server = serving(impl, 3)
@@ -105,6 +108,7 @@ def test_what_a_connection_does_to_the_pool(impl):
     assert pool._empty_event.is_set() and greenlet.ready() and greenlet.successful()
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_full_pool(impl):
     """No connection is read; the server links itself to the semaphore, and goes on by it."""
     server = serving(impl, Pool(1))
@@ -253,6 +257,7 @@ NEW, START, CLEAR, ADD = ('new', 4), ('start',), ('clear',), ('add',)
 ACQUIRE = ('acquire', (), [('blocking', True), ('timeout', None)])
 
 
+@pytest.mark.fast_path('pools')
 def test_order_of_the_steps(impl):
     """Made, a slot taken, linked, added, started; nothing else is asked of the parts."""
     parts = Parts()
@@ -341,6 +346,7 @@ class Broken(Bare):
         return self.no_such_attribute
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_greenlet_without_rawlink(impl):
     """Is added all the same: an AttributeError means that there is none."""
     for kind in (Bare, Broken):
@@ -436,6 +442,7 @@ class Number(int):
     pass
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('size, full, native', [
     (None, False, True), (1, True, True), (2, False, True), (0, True, True), (-5, True, True),
     (2 ** 31, False, True), (2 ** 63 - 1, False, True), (2 ** 63, False, False),
@@ -486,6 +493,7 @@ class Members(set):
         return 3
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('members, full, native', [
     ({1, 2, 3}, True, True), ({1, 2}, False, True), (frozenset('abc'), True, True),
     (Members(), True, False), ([1, 2, 3], True, False), (dict.fromkeys('ab'), False, False)])
@@ -529,6 +537,7 @@ METHODS = [('full', FULL), ('free_count', FULL), ('spawn', SPAWN), ('start', SPA
            ('add', SPAWN)]
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('name, ours', METHODS)
 def test_set_on_the_pool(impl, name, ours):
     """Before the server is made; `full` and `spawn` are taken from there."""
@@ -540,6 +549,7 @@ def test_set_on_the_pool(impl, name, ours):
     assert len(pool) == 1 and pool._semaphore.counter == 2
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('name, ours', [
     one for one in METHODS if one[0] not in ('full', 'spawn')])  # the server keeps those two
 def test_set_on_the_pool_and_removed(impl, name, ours):
@@ -557,6 +567,7 @@ def test_set_on_the_pool_and_removed(impl, name, ours):
     assert len(pool) == 5 and log == []
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('name', ['full', '_spawn'])
 def test_set_on_the_server(impl, name):
     """Where the server keeps the pool's two methods."""
@@ -570,6 +581,7 @@ def test_set_on_the_server(impl, name):
     assert frames(server._do_read) == fast(impl)
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_methods_of_another_pool(impl):
     """The server asks one and spawns in the other."""
     one, other = Pool(3), Pool(3)
@@ -609,6 +621,7 @@ PATCHES = [(Pool, 'free_count'), (Pool, '__len__'), (Pool, 'start'), (Pool, 'add
            (Group, 'add'), (Group, '__len__'), (Group, 'free_count'), (Group, 'start')]
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('cls, name', PATCHES, ids=lambda value: getattr(
     value, '__name__', value))
 def test_class_patched_and_restored(impl, monkeypatch, cls, name):
@@ -629,6 +642,7 @@ def test_class_patched_and_restored(impl, monkeypatch, cls, name):
     assert log == [] and len(server.pool) == 5
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('name', ['full', 'spawn'])
 def test_methods_that_the_server_keeps_are_patched(impl, monkeypatch, name):
     """A server that has the pool already goes on with the old ones; a new one does not."""
@@ -645,6 +659,7 @@ def test_methods_that_the_server_keeps_are_patched(impl, monkeypatch, name):
     assert len(pool) == 3
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_other_attributes_of_the_class(impl, monkeypatch):
     """Set on the class, they are seen without a change of the steps."""
     class MyGreenlet(gevent.Greenlet):
@@ -660,6 +675,7 @@ def test_other_attributes_of_the_class(impl, monkeypatch):
         'Greenlet', 'MyGreenlet', 'MyGreenlet']
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('hook', ['__getattribute__', '__getattr__'])
 def test_attribute_access_patched(impl, monkeypatch, hook):
     """A pool class that decides about attributes itself is asked for all of them."""
@@ -689,6 +705,7 @@ def test_attribute_access_patched(impl, monkeypatch, hook):
     assert frames(server._do_read) == fast(impl) and len(pool) == 2
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_class_of_the_pool_changed(impl):
     """By assignment to ``__class__``; the methods that the server keeps are the old ones."""
     class MyPool(Pool):
@@ -749,6 +766,7 @@ CODES = [(Pool.full, other_full), (Pool.free_count, other_free_count),
          (Pool.start, other_start), (Pool.add, other_add), (Group.add, other_group_add)]
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('function, other', CODES,
                          ids=[one[0].__qualname__ for one in CODES])
 def test_code_replaced_and_restored(impl, monkeypatch, function, other):
@@ -771,6 +789,7 @@ def test_code_replaced_and_restored(impl, monkeypatch, function, other):
     assert frames(server._do_read) == fast(impl)
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('touched', [False, True])
 def test_defaults_replaced(impl, monkeypatch, touched):
     """``add`` that does not block, made so by its defaults; also when the class has changed."""
@@ -789,6 +808,7 @@ def test_defaults_replaced(impl, monkeypatch, touched):
     assert frames(server._do_read) == fast(impl) and server.loop.errors == []
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_group_replaced(impl, monkeypatch):
     """``gevent.pool.Group`` is what Pool.add asks to add."""
     calls = []
@@ -805,6 +825,7 @@ def test_group_replaced(impl, monkeypatch):
     assert frames(server._do_read) == fast(impl) and calls == [Pool]
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_group_replaced_and_patched_later(impl, monkeypatch):
     """By a class that changes afterwards."""
     class MyGroup(Group):
@@ -843,6 +864,7 @@ def test_globals_deleted(impl, monkeypatch):
     assert type(error) is NameError and server.pool._semaphore.counter == 9
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_pool_class_replaced(impl, monkeypatch):
     """``gevent.pool.Pool`` is what a number makes; pools of the old class go on."""
     class MyPool(Pool):
@@ -870,6 +892,7 @@ class MyGreenlet(gevent.Greenlet):
     pass
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('where', ['argument', 'instance', 'subclass', 'function'])
 def test_greenlet_class(impl, where):
     """Whatever makes greenlets."""
@@ -885,6 +908,7 @@ def test_greenlet_class(impl, where):
     assert [type(one) for one in pool] == [MyGreenlet]
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 @pytest.mark.parametrize('name', ['_discard', 'discarded'])
 def test_discard_set_on_the_pool(impl, name):
     """What `_discard` is when the greenlet is added is what it calls when it ends."""
@@ -917,6 +941,7 @@ def test_discard_overridden_in_a_subclass(impl):
     assert ended == [greenlet] and pool._semaphore.counter == 3
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_semaphore_replaced(impl):
     """The new one counts from then on."""
     pool = Pool(3)
@@ -930,6 +955,7 @@ def test_semaphore_replaced(impl):
 
 # -- other ways to a pool -----------------------------------------------------------------
 
+@pytest.mark.fast_path('pools')
 def test_spawn_method_as_spawn(impl):
     """``spawn=pool.spawn``: the server knows of no pool, and is never full."""
     pool = Pool(1)
@@ -957,6 +983,7 @@ def test_method_bound_to_something_else(impl):
     assert [len(one) for one in made] == [4] and server.loop.errors == []
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_two_servers_share_a_pool(impl):
     """Its slots are common; each is resumed by the other's handlers."""
     pool = Pool(2)
@@ -973,6 +1000,7 @@ def test_two_servers_share_a_pool(impl):
     assert one.log.count(('handle', 1)) == other.log.count(('handle', 1)) == 1
 
 
+@pytest.mark.fast_path('lookups', 'pools')
 def test_pool_changed_between_two_connections_of_a_batch(impl):
     """What do_read changes counts for the connection that it returns."""
     pool, log, seen = Pool(9), [], []

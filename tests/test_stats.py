@@ -638,7 +638,7 @@ class MyGreenlet(gevent.Greenlet):
     pass
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets', 'pools', 'greenlets')
 @pytest.mark.parametrize('cls, spawn, lookups, sockets, pools, greenlets', [
     (server.StreamServer, 'default', None, None, NO_POOL, None),
     (server.StreamServer, gevent.spawn_raw, None, None, NO_POOL, None),
@@ -667,7 +667,7 @@ def test_fast_paths(ours, serve, cls, spawn, lookups, sockets, pools, greenlets)
     assert counts(one) == ZEROS
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets', 'pools', 'greenlets')
 def test_fast_paths_change(ours, serve, monkeypatch):
     """With the server, its class, and gevent."""
     one = serve(server.StreamServer(LOOPBACK, echo, spawn=5))

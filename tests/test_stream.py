@@ -148,7 +148,7 @@ def isolated(impl, tmp_path, source, *args):
 
 # -- the native steps ---------------------------------------------------------------------
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('sockets')
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
@@ -157,7 +157,7 @@ def test_native_steps_are_on(impl):
         assert _stream.why_off() is None
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 @pytest.mark.parametrize('kind', KINDS)
 def test_no_python_of_gevent_runs(impl, bench, tmp_path, kind):
     """Neither to accept nor to close."""
@@ -166,7 +166,7 @@ def test_no_python_of_gevent_runs(impl, bench, tmp_path, kind):
     assert one.finish() == (CLOSE if impl.stock else [])
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_own_listener(impl, bench):
     """An address given to the server."""
     one = bench()
@@ -174,7 +174,7 @@ def test_own_listener(impl, bench):
     assert one.accept()[3] == (ACCEPT if impl.stock else [])
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_plain_listener(impl, bench, tmp_path):
     """The class under those of gevent and of the standard library."""
     one = bench()
@@ -185,7 +185,7 @@ def test_plain_listener(impl, bench, tmp_path):
     assert seen == (ACCEPT if impl.stock else [])
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 @pytest.mark.parametrize('make', [socket.socket, native.socket])
 def test_listener_of_the_user(impl, bench, tmp_path, make):
     """Of gevent, which the server unwraps, and of the standard library."""
@@ -195,7 +195,7 @@ def test_listener_of_the_user(impl, bench, tmp_path, make):
     assert seen == (ACCEPT if impl.stock else [])
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_batch(impl, bench):
     """All clients that wait are taken at once, in their order."""
     one = bench()
@@ -256,7 +256,7 @@ def test_nobody_to_accept(bench):
     assert one.taken == one.errors == [] and one.server.delay == one.server.min_delay
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_subclass_that_leaves_do_read_alone(impl, bench):
     """Any subclass is served in the same way."""
     class Server(impl.StreamServer):
@@ -267,7 +267,7 @@ def test_subclass_that_leaves_do_read_alone(impl, bench):
     assert one.finish() == (CLOSE if impl.stock else [])
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_wsgi_server(impl, bench):
     """gevent.pywsgi.WSGIServer leaves both methods alone."""
     one = bench(cls=impl.WSGIServer)
@@ -310,7 +310,7 @@ def test_tls_server(impl, serve):
     assert kept == [ssl.SSLSocket, (socket.socket, 'detached')]
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_tls_server_accepts_natively(impl, bench):
     """The wrapping is in the handler."""
     from gevent import ssl
@@ -576,7 +576,7 @@ def test_do_read_overridden(impl, bench, where):
     assert type(sock) is socket.socket
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_do_read_patched_on_gevents_class(impl, bench, monkeypatch):
     """While a server runs; and put back."""
     one, calls = bench(), []
@@ -609,7 +609,7 @@ def test_code_of_do_read_replaced(impl, bench):
     assert one.accept()[2] != (client.getsockname(), 'patched')
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_socket_class_replaced_in_the_server_module(impl, bench, monkeypatch):
     """gevent.server.GeventSocket is what makes the sockets."""
     class Special(socket.socket):
@@ -772,7 +772,7 @@ def test_listener_that_does_not_listen(bench):
     assert context is one.server and value.args == (errno.EINVAL, 'Invalid argument')
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('sockets')
 def test_do_close_patched_on_gevents_class(impl, bench, monkeypatch):
     """Takes effect for the next connection."""
     one, kept = bench(), []
@@ -1013,7 +1013,7 @@ def test_open_file(impl, bench):
     assert client.recv(1) == b''
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('sockets')
 def test_closed_file(impl, bench):
     """A file that the handler has closed is no obstacle."""
     one = bench()
@@ -1060,7 +1060,7 @@ def test_handler_duplicated_the_socket(bench):
     assert closed_proxy(sock)[4] == 'closed' and read_all(client) == b'more'
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('sockets')
 def test_handler_shut_the_connection(impl, bench):
     """shutdown() is no close."""
     one = bench()
@@ -1429,7 +1429,7 @@ def test_clients_are_served_when_descriptors_are_free_again(impl, serve, errors)
     assert read_all(client) == b'hello'
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_memory_runs_out(impl, tmp_path):
     """Wherever an allocation fails, accepting and closing succeed or raise MemoryError; ours
     loses no descriptor."""
@@ -1571,7 +1571,7 @@ def test_audit_event(impl, tmp_path):
     ''') == ["[('_wrefsocket', 2, 1, 0)]", "b''"]
 
 
-@pytest.mark.fast_path
+@pytest.mark.fast_path('lookups', 'sockets')
 def test_audit_hook_that_raises(impl, tmp_path):
     """Reported as an error of accepting; gevent loses the descriptor, ours does not."""
     assert isolated(impl, tmp_path, AUDIT + '''

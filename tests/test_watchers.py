@@ -167,6 +167,7 @@ def works(client, sock):
 
 # -- kept and used again ------------------------------------------------------------------
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_watchers_are_used_again(impl, house):
     """The very objects, each in its role."""
     one = house()
@@ -207,6 +208,7 @@ def test_sockets_with_used_watchers_work(impl, house):
     one.finish()
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_collector_leaves_them_alone(impl, house):
     """They are reachable for nobody, yet alive."""
     one = house()
@@ -219,6 +221,7 @@ def test_collector_leaves_them_alone(impl, house):
     works(client, sock)
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_several_connections_at_a_time(impl, house):
     """Each descriptor has its own."""
     one, open_ = house(), []
@@ -241,6 +244,7 @@ def test_several_connections_at_a_time(impl, house):
         works(client, sock)
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_number_of_watchers_does_not_grow(impl, house):
     """Two for a descriptor."""
     one = house()
@@ -320,6 +324,7 @@ def test_watcher_that_somebody_else_has(house, name):
     del owned[:]
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 @pytest.mark.parametrize('change', ['ref', 'priority'])
 def test_changed_and_put_back(impl, house, change):
     """What is as new is as good as new."""
@@ -409,6 +414,7 @@ def test_watchers_of_a_greenlet_that_is_about_to_wait(house):
 
 # -- servers, loops, threads --------------------------------------------------------------
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_dropped_when_the_server_closes(impl, house):
     """Whatever way it is closed."""
     for way in ('close', 'stop'):
@@ -419,6 +425,7 @@ def test_dropped_when_the_server_closes(impl, house):
         assert watchers(fd) == []
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_dropped_when_another_server_closes(impl, house):
     """They cost little to be made again."""
     one, other = house(), house()
@@ -439,6 +446,7 @@ def test_not_kept_for_a_closed_server(house):
     assert watchers(fd) == [] and client.recv(1) == b''
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_servers_use_each_others(impl, house):
     """What counts is loop and descriptor."""
     one, other = house(), house()
@@ -450,6 +458,7 @@ def test_servers_use_each_others(impl, house):
     works(client, sock)
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_not_kept_after_uninstall(impl, house):
     """gevent's class, on which the servers are then, would not drop them."""
     one = house()
@@ -493,6 +502,7 @@ def in_thread(function):
     return results[0]
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_threads_with_the_same_descriptor(impl, house):
     """Each has watchers of its own loop, and takes none of the other's."""
     fd = 300
@@ -544,6 +554,7 @@ def test_loop_of_a_thread_is_freed(impl):
 
 # -- descriptors, processes ---------------------------------------------------------------
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 @pytest.mark.parametrize('fd', [100, 1023, 1024, 1500])
 def test_high_descriptors(impl, house, fd):
     """From 1024 on no watchers are kept."""
@@ -623,6 +634,7 @@ def noting(calls, original):
     return cancel_waits_close_and_then
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_method_set_on_the_hub(impl, house):
     """It is called for every socket, from the moment that it is there."""
     one, calls, own = house(), [], get_hub()
@@ -638,6 +650,7 @@ def test_method_set_on_the_hub(impl, house):
     assert calls == [2, 2] and len(watchers(fd)) == expected(impl)
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_method_patched_on_the_hub_class(impl, house, monkeypatch):
     """And put back."""
     one, calls = house(), []
