@@ -1,5 +1,5 @@
-"""A Python frame where there would be none: see spawn_in_frame in src/lifecycle.c."""
+"""A Python frame where there would be none: see cbase_has_no_frame() in src/cbase.h."""
 
 
-def call(function, *args, **kwargs):
+def call(function, /, *args, **kwargs):
     return function(*args, **kwargs)

@@ -204,9 +204,26 @@ cbase_class_state(PyTypeObject *defining_class)
 }
 
 /* Signature of a method: PyCMethod of METH_METHOD | METH_FASTCALL | METH_KEYWORDS. */
-#define CBASE_METHOD(function)                                                                    \
+#define CBASE_SIGNATURE(function)                                                                 \
     static PyObject *function(PyObject *self, PyTypeObject *cls, PyObject *const *args,           \
                               Py_ssize_t nargs, PyObject *kwnames)
+
+#if PY_VERSION_HEX >= 0x030B0000
+#define CBASE_METHOD CBASE_SIGNATURE
+#else
+/* A method that greenlets and threads begin with calls itself once more, see cbase_in_frame(). */
+#define CBASE_METHOD(function)                                                                    \
+    CBASE_SIGNATURE(function##_in_frame);                                                         \
+    CBASE_SIGNATURE(function)                                                                     \
+    {                                                                                             \
+        static PyMethodDef again = CBASE_METHOD_DEF(#function, function, "");                     \
+        if (cbase_has_no_frame()) {                                                               \
+            return cbase_method_in_frame(&again, self, cls, args, nargs, kwnames);                \
+        }                                                                                         \
+        return function##_in_frame(self, cls, args, nargs, kwnames);                              \
+    }                                                                                             \
+    CBASE_SIGNATURE(function##_in_frame)
+#endif
 
 #define CBASE_METHOD_DEF(name, function, doc)                                                     \
     {                                                                                             \
@@ -221,7 +238,27 @@ cbase_class_state(PyTypeObject *defining_class)
             PyDoc_STR(doc)                                                                        \
     }
 
-/* ---- args.c: arguments of METH_FASTCALL | METH_KEYWORDS functions ---- */
+/* ---- args.c: METH_FASTCALL | METH_KEYWORDS functions, and their arguments ---- */
+
+#if PY_VERSION_HEX < 0x030B0000
+/* Whether no Python function runs: so it is at the bottom of a greenlet that began with one in C.
+ *
+ * CAUTION: gevent looks for the frame that makes a Greenlet, by sys._getframe(). Without one, 3.10
+ * crashes if there is an audit hook. So what may lead to that is called from a frame, as it is in
+ * gevent, where all of this is Python. Watched by the tests with 'audit_hook' in their names in
+ * tests/test_lifecycle.py and tests/test_spawn.py. */
+static inline int
+cbase_has_no_frame(void)
+{
+    return PyEval_GetFrame() == NULL;
+}
+
+/* function(*args), or a method made from `def`, in a Python frame. */
+PyObject *cbase_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames);
+PyObject *cbase_method_in_frame(PyMethodDef *def, PyObject *self, PyTypeObject *cls,
+                                PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+#endif
 
 #define CBASE_MAX_PARAMS 3
 

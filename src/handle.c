@@ -2,12 +2,27 @@
  * in the handler's greenlet. */
 #include "cbase.h"
 
+/* function(*args), from a Python frame where that may matter. */
+static PyObject *
+call_tuple(PyObject *function, PyObject *args)
+{
+    PyObject **items = ((PyTupleObject *)args)->ob_item;
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+
+#if PY_VERSION_HEX < 0x030B0000
+    PyObject *inner = PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
+    if (!PyFunction_Check(inner) && cbase_has_no_frame()) { // and so it will be in C code
+        return cbase_in_frame(function, items, count, NULL);
+    }
+#endif
+    return PyObject_Vectorcall(function, items, (size_t)count, NULL);
+}
+
 PyObject *
 cbase_call_star(PyObject *function, PyObject *args)
 {
     if (PyTuple_CheckExact(args)) {
-        return PyObject_Vectorcall(function, ((PyTupleObject *)args)->ob_item,
-                                   (size_t)PyTuple_GET_SIZE(args), NULL);
+        return call_tuple(function, args);
     }
     if (Py_TYPE(args)->tp_iter == NULL && !PySequence_Check(args)) {
         PyErr_Format(PyExc_TypeError, "argument after * must be an iterable, not %.200s",
@@ -18,7 +33,7 @@ cbase_call_star(PyObject *function, PyObject *args)
     if (tuple == NULL) {
         return NULL;
     }
-    PyObject *result = PyObject_CallObject(function, tuple);
+    PyObject *result = call_tuple(function, tuple);
     Py_DECREF(tuple);
     return result;
 }

@@ -289,36 +289,16 @@ stop(cbase_state *st, PyObject *self, PyObject *timeout)
     return result;
 }
 
-/* Greenlet.spawn(stop, timeout=timeout)
- *
- * CAUTION: gevent looks at the frame that starts a greenlet, by sys._getframe(). In a greenlet
- * that runs serve_forever there may be no Python frame; with an audit hook, 3.10 crashes then.
- * Watched by test_serve_forever_under_an_audit_hook in tests/test_lifecycle.py. */
+/* Greenlet.spawn(stop, timeout=timeout) */
 static PyObject *
-spawn_in_frame(cbase_state *st, PyObject *stop, PyObject *timeout)
+spawn_stop(cbase_state *st, PyObject *stop, PyObject *timeout)
 {
+    PyObject *args[2] = {stop, timeout};
     PyObject *spawn = PyObject_GetAttr(st->Greenlet, st->s_spawn);
-    PyObject *greenlet = NULL;
+    PyObject *greenlet =
+        spawn == NULL ? NULL : PyObject_Vectorcall(spawn, args, 1, st->kw_timeout);
 
-    if (spawn == NULL) {
-        return NULL;
-    }
-    PyObject *args[3] = {spawn, stop, timeout};
-#if PY_VERSION_HEX < 0x030B0000
-    if (PyEval_GetFrame() == NULL) {
-        PyObject *module = PyImport_ImportModule("gevent_cbase._frame");
-        PyObject *call = module == NULL ? NULL : PyObject_GetAttrString(module, "call");
-        if (call != NULL) {
-            greenlet = PyObject_Vectorcall(call, args, 2, st->kw_timeout);
-            Py_DECREF(call);
-        }
-        Py_XDECREF(module);
-        Py_DECREF(spawn);
-        return greenlet;
-    }
-#endif
-    greenlet = PyObject_Vectorcall(spawn, args + 1, 1, st->kw_timeout);
-    Py_DECREF(spawn);
+    Py_XDECREF(spawn);
     return greenlet;
 }
 
@@ -333,7 +313,7 @@ stop_in_greenlet(cbase_state *st, PyObject *self, PyObject *timeout)
     if (stop == NULL) {
         return -1;
     }
-    greenlet = spawn_in_frame(st, stop, timeout);
+    greenlet = spawn_stop(st, stop, timeout);
     Py_DECREF(stop);
     if (greenlet != NULL) {
         result = cbase_run(greenlet, st->s_join);

@@ -1,4 +1,5 @@
 """The ways to run handlers: each form of ``spawn``, limits of pools, and closing of clients."""
+import subprocess
 import types
 
 import gevent
@@ -11,7 +12,9 @@ from gevent.lock import Semaphore
 from gevent.pool import Group, Pool
 from gevent.threadpool import ThreadPool
 
-from helpers import LOOPBACK, ask, batch, by_hand, connect, connect_natively, read_all, until
+from helpers import (
+    LOOPBACK, ask, batch, by_hand, child_environ, connect, connect_natively, python, read_all,
+    until)
 
 
 class Held:
@@ -842,3 +845,29 @@ def test_datagram_server_with_a_pool(impl, serve):
     until(lambda: not running)
     assert max(most) == 2 and len(most) == 3
     client.close()
+
+
+@pytest.mark.parametrize('how', [
+    'gevent.spawn(server._do_read)', 'gevent.spawn_raw(server.do_handle, *server.do_read())',
+    'server.set_handle(functools.partial(gevent.spawn, handle)), server._do_read()'])
+def test_spawning_under_an_audit_hook(impl, how):
+    """There may be no Python frame in a greenlet when another one is made in it: gevent looks
+    for the frame, and tells the hook."""
+    process = subprocess.run(python(impl, '-c', '''
+import functools, select, socket, sys, gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+def handle(sock, address):
+    print('handled')
+
+sys.addaudithook(lambda *args: None)
+for spawn in 'default', gevent.spawn_raw, Pool(2), functools.partial(gevent.spawn), None:
+    server = StreamServer(('127.0.0.1', 0), handle, spawn=spawn)
+    server.init_socket()
+    client = socket.create_connection(server.address)
+    select.select([server.socket], [], [])
+    %s
+    gevent.get_hub().join()
+''' % how), capture_output=True, text=True, timeout=60, env=child_environ())
+    assert (process.returncode, process.stdout) == (0, 'handled\n' * 5), process.stderr
