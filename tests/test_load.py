@@ -326,9 +326,10 @@ def test_servers_on_one_listener(impl, tmp_path):
     assert child.errors == ''
 
 
-#: three processes that share a listener, as forked children; answers with their ids
+#: three processes that share a listener, as forked children; answers with their ids. The first
+#: client finds each of them stopped, about to call accept(2).
 PREFORK = r"""
-import json, os, sys
+import json, os, signal, sys
 import gevent
 from gevent import socket
 from gevent import os as gevent_os
@@ -339,9 +340,15 @@ def handle(sock, address):
     sock.recv(10)
     sock.sendall(b'done')
 
+def full():
+    del server.full
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return False
+
 control = socket.socket(fileno=int(sys.argv[1]))
 server = StreamServer(('127.0.0.1', 0), handle)
 server.max_accept = 1
+server.full = full
 server.init_socket()
 children = []
 for _ in range(3):
@@ -377,27 +384,58 @@ class Guest:
                 return b''
 
 
+def send(signal_number, pids):
+    """Send a signal; return when those that it stops have stopped."""
+    for pid in pids:
+        os.kill(pid, signal_number)
+    if signal_number == signal.SIGSTOP:
+        await_stopped(pids)
+
+
+def await_stopped(pids):
+    await_(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
+
+
+def each_serves(where, pids):
+    """Each of the processes serves a client while all others are stopped."""
+    for pid in pids:
+        others = set(pids) - {pid}
+        send(signal.SIGSTOP, others)
+        guest = Guest(where)
+        guest.greet()
+        assert guest.pid == pid and guest.finish() == b'done'
+        send(signal.SIGCONT, others)
+
+
 def test_processes_on_one_listener(impl, tmp_path):
     """One is killed while it serves: its clients see the end, all others are served by the
-    rest, those that nobody had accepted yet among them.
+    rest, those that nobody had accepted yet among them. Whoever finds that another one has
+    accepted the client goes on as well.
     """
     (tmp_path / 'prefork.py').write_text(PREFORK)
     with Child(impl, str(tmp_path / 'prefork.py')) as child:
         where, pids = child.hear()
-        guests = [Guest(where) for _ in range(100)]
-        for guest in guests:
+        guests = [Guest(where)]
+        await_stopped(pids)
+        os.kill(pids[0], signal.SIGCONT)
+        guests[0].greet()
+        assert guests[0].pid == pids[0]
+        send(signal.SIGCONT, pids)
+        each_serves(where, pids)
+        guests += [Guest(where) for _ in range(100)]
+        for guest in guests[1:]:
             guest.greet()
-        victim = guests[0].pid
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        victim = guests[1].pid
+        rest = set(pids) - {victim}
+        send(signal.SIGSTOP, pids)
         waiting = [Guest(where) for _ in range(50)]
         os.kill(victim, signal.SIGKILL)
-        for pid in set(pids) - {victim}:
-            os.kill(pid, signal.SIGCONT)
+        send(signal.SIGCONT, rest)
         waiting += [Guest(where) for _ in range(50)]
         for guest in waiting:
             guest.greet()
-            assert guest.pid in set(pids) - {victim}
+            assert guest.pid in rest
+        each_serves(where, rest)
         for guest in guests + waiting:
             assert guest.finish() == (b'' if guest.pid == victim else b'done')
     assert child.errors == ''
