@@ -1,11 +1,14 @@
-/* Preloaded by tests/test_faults.py: accept4(2) and accept(2) that fail as they are told. */
+/* Preloaded by tests/test_faults.py: accept4(2) and accept(2) that fail as they are told, and a
+ * clock that is set. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
+static int ahead; // seconds, of the time of day
 static int error, times, raised, calls;
 static struct sockaddr_storage address;
 static int length = -1;
@@ -67,4 +70,26 @@ int
 accept(int fd, struct sockaddr *peer, socklen_t *size)
 {
     return accept4(fd, peer, size, 0);
+}
+
+/* From now on the time of day is that many seconds ahead. */
+void
+faults_set_clock(int seconds)
+{
+    ahead = seconds;
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *now)
+{
+    static int (*real)(clockid_t, struct timespec *);
+
+    if (real == NULL) {
+        real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    }
+    int result = real(clock, now);
+    if (result == 0 && clock == CLOCK_REALTIME) {
+        now->tv_sec += ahead;
+    }
+    return result;
 }

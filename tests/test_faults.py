@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
+import types
 import warnings
 
 import gevent
@@ -675,6 +676,30 @@ def test_no_memory_for_a_pause(impl, serve, errors, monkeypatch, times):
         assert untold == [MemoryError] * 2 and len(errors) == 1
     assert read_all(client) == b'ping'
     assert one._watcher.active and ask(one) == b'ping'
+
+
+@pytest.mark.parametrize('hours', [-5, 5])
+def test_seconds_of_a_pause_when_the_clock_is_set(library, tmp_path, hours):
+    """They are those that passed, whatever the time of day is set to meanwhile."""
+    told = child(types.SimpleNamespace(stock=False), library, tmp_path, '''
+        from gevent_cbase import stats
+
+        hours = int(sys.argv[1])
+        serve()
+        faults.faults_plan(errno.EMFILE, 1, 0)
+        batch()
+        before = time.time()
+        faults.faults_set_clock(hours * 3600)
+        moved = time.time() - before
+        seconds = [stats(one).backoff_seconds]
+        one._start_accepting_if_started()
+        seconds.append(stats(one).backoff_seconds)
+        print(json.dumps([one.loop.log, moved, seconds]))
+    ''', hours)
+    log, moved, seconds = told
+    assert [line[0] for line in log] == ['error', 'timer']
+    assert round(moved / 3600) == hours
+    assert 0 <= seconds[0] <= seconds[1] < 1000
 
 
 def test_stock_is_what_it_was():
