@@ -5,13 +5,20 @@ with PURE_PYTHON=1, stock and drop-in (gevent_suites.py, which can also be run b
 That takes less than a minute. With GEVENT_CBASE_TESTS=full in the environment all other test
 modules of gevent follow, which takes a quarter of an hour; and with GEVENT_SOURCE naming the
 folder of an unpacked source distribution of gevent also those that run its examples.
+
+With gevent's leak checks each test is run three times and more, so only one module is, on one
+loop; with GEVENT_CBASE_TESTS=nightly all are, which takes half an hour.
 """
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 import gevent_suites
 
+NIGHTLY = os.environ.get('GEVENT_CBASE_TESTS') == 'nightly'
 FULL = os.environ.get('GEVENT_CBASE_TESTS') == 'full'
 SOURCE = os.environ.get('GEVENT_SOURCE')
 SERVER_MODULES = gevent_suites.modules(examples=bool(SOURCE))
@@ -40,6 +47,47 @@ def test_same_outcomes(module, configuration):
     assert doubts == []
     assert differences == [], ours.text
     assert 'ok' in stock.tests.values() or module.startswith('test__example')
+
+
+@pytest.mark.parametrize('configuration', gevent_suites.CONFIGURATIONS if NIGHTLY
+                         else ['libev-cext'])
+@pytest.mark.parametrize('module', SERVER_MODULES if NIGHTLY else ['test__server'])
+def test_same_leaks(module, configuration):
+    """Nothing leaks that does not on gevent's class, by gevent's own leak checks."""
+    stock, ours, differences, doubts = gevent_suites.compare(module, configuration, leaks=True)
+    assert doubts == []
+    assert differences == [], ours.text
+    if configuration == 'libuv-cffi':  # see gevent_suites.py
+        assert set(stock.tests.values()) & {'ok', 'FAIL (_multiplexwatcher +2)'}
+    else:
+        assert 'ok' in stock.tests.values(), stock.text
+    assert 'objgraph not available' not in stock.text + ours.text
+
+
+def test_leaks_are_noticed(tmp_path):
+    """Of two tests, the one that keeps an object fails, with the name of its class."""
+    path, outcome = tmp_path / 'leaking.py', tmp_path / 'outcome.json'
+    path.write_text('''if 1:
+        from gevent import testing
+
+        class Kept:
+            all = []
+
+        class Test(testing.TestCase):
+            def test_keeps(self):
+                Kept.all.append(Kept())
+
+            def test_does_not(self):
+                Kept()
+        testing.main()
+    ''')
+    process = subprocess.run([sys.executable, path], capture_output=True, text=True, cwd=tmp_path,
+                             env=gevent_suites.environment(
+                                 sys.executable, 'libev-cext', SUITE_OUTCOME=str(outcome),
+                                 GEVENTTEST_LEAKCHECK='1'), timeout=100)
+    assert json.loads(outcome.read_text())['tests'] == {
+        '__main__.Test.test_keeps': ['FAIL (Kept +1)'],
+        '__main__.Test.test_does_not': ['ok']}, process.stderr
 
 
 def test_what_counts_as_a_difference(monkeypatch):

@@ -46,7 +46,7 @@ def recording(base):
 
         def addFailure(self, test, err):
             base.addFailure(self, test, err)
-            note(test, 'FAIL')
+            note(test, 'FAIL' + growth(err[1]))
 
         def addError(self, test, err):
             base.addError(self, test, err)
@@ -76,6 +76,15 @@ def recording(base):
                 with open(OUTCOME, 'w') as out:
                     json.dump({'tests': seen, 'facts': facts()}, out)
     return Result
+
+
+def growth(exc):
+    """' (type +1, type +2)': what grew each time, if a leak check of gevent failed."""
+    text = str(exc)
+    if not text.startswith('refcount increased by '):
+        return ''
+    rows = [row.split() for row in text.splitlines()[1:]]
+    return ' (%s)' % ', '.join('%s %s' % (row[0], row[-1]) for row in sorted(rows))
 
 
 def facts():
