@@ -126,7 +126,11 @@ cbase_resume_later(cbase_state *st, PyObject *self)
 #define ATTEMPTS 30 /* while there is no memory */
 
 /* Whether a watcher that was closed can be started again. CAUTION: so it is in gevent's libev
- * loop in C, not in the others; watched by test_no_memory_for_a_pause. */
+ * loop in C, not in the others; watched by test_no_memory_for_a_pause.
+ *
+ * A spare one would be of no use there, as to start it takes memory, and one that always runs
+ * wakes the process up for nothing. A timer that is started before the former watcher is stopped
+ * would change the order of gevent's calls, and may be over when stop_accepting() returns. */
 static int
 is_reusable(PyObject *watcher)
 {
