@@ -27,12 +27,12 @@ def pytest_collection_modifyitems(config, items):
     """Tests of fast paths go first: since CPython 3.13 a class gets a thousand version tags in its
     life, install() uses up one or two, and without one there is no fast path.
 
-    Where fast paths are switched off, the tests that need one of them are left out, and so are
-    those of gevent, which are the same as ever.
+    Where fast paths are switched off, the tests that need one of them are left out. There and
+    under the sanitizers so are those of gevent's class, which are the same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
     off = os.environ.get('GEVENT_CBASE_WITHOUT', '').replace(',', ' ').split()
-    if off:
+    if off or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers':
         left_out = [item for item in items if not stands(item, off)]
         items[:] = [item for item in items if stands(item, off)]
         config.hook.pytest_deselected(items=left_out)
