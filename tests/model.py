@@ -40,7 +40,7 @@ from gevent_cbase._fast_paths import FAST_PATHS
 from helpers import LOOPBACK, outcome
 
 #: sequences of a run of fixed length, and operations in one of them at most
-EXAMPLES, STEPS = 60, 40
+EXAMPLES, STEPS = 70, 40
 
 #: seconds until both sides have to be in the same state
 PATIENCE = 5
@@ -320,8 +320,8 @@ class Side:
         made.stop_timeout = 0.001
         if clock == 'slow':
             made.loop = SlowLoop(made.loop)
-        else:
-            made.min_delay, made.max_delay = 0, 1000
+        else:  # no pause may end between two comparisons
+            made.delay, made.min_delay, made.max_delay = 0, 0, 1000
         for name, value in values:
             setattr(made, name, value)
         self.server = made
@@ -345,7 +345,7 @@ class Side:
             sock = module.socket(socket.AF_INET, sort)
             sock.bind(LOOPBACK)
         if sort == socket.SOCK_STREAM:
-            sock.listen(16)
+            sock.listen(400)  # no client waits to be in the queue
         sock.setblocking(False)
         return sock
 
@@ -359,13 +359,15 @@ class Side:
         del vars(self.server)[name]
 
     def assign_on_class(self, name, value):
+        self.changed.append((self.cls, name, vars(self.cls).get(name)))
         setattr(self.cls, name, value)
-        self.changed.append((self.cls, name))
 
     def restore_class(self):
         while self.changed:
-            cls, name = self.changed.pop()
-            if name in vars(cls):
+            cls, name, former = self.changed.pop()
+            if former is not None:  # of gevent's own class
+                setattr(cls, name, former)
+            else:
                 delattr(cls, name)
 
     def drop(self):
@@ -585,10 +587,15 @@ class Side:
 
     def settle(self):
         quiet, end = 0, time.monotonic() + 1
-        while (quiet < ROUNDS or self.waiting) and time.monotonic() < end:
+        while (quiet < ROUNDS or self.waiting or self.is_ending()) and time.monotonic() < end:
             before = self.happened
             turn_of_the_loop()
             quiet = quiet + 1 if self.happened == before else 0
+
+    def is_ending(self):
+        """Whether serve_forever() is about to stop the server, some milliseconds from now."""
+        return (self.forever is not None and not self.forever.dead
+                and self.server is not None and self.server._stop_event.is_set())
 
     def end(self):
         """Leave nothing behind."""
@@ -853,9 +860,10 @@ class Model(RuleBasedStateMachine):
     def on_both(self, name, *args):
         """Carry out an operation on both sides, and compare."""
         results = []
+        for side in self.sides:  # the loop serves both, whoever's turn it is
+            side.events, side.hooks = [], set()
         for side in self.sides:
             self.current = RECORDER.side = side
-            side.events, side.hooks = [], set()
             with gevent.Timeout(PATIENCE, 'blocks'):
                 results.append(side.show(outcome(getattr(side, name), *args)))
             side.settle()
