@@ -115,8 +115,7 @@ def paths(session):
     """What the fast paths do, and gevent's own suites, with each of them switched off."""
     session.install('-e', '.[test]')
     files = ['tests/test_%s.py' % name for name in (
-        'accept_loop', 'errors', 'faults', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream',
-        'watchers')]
+        'accept_loop', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream', 'watchers')]
     for name in FAST_PATHS:
         env = {'GEVENT_CBASE_WITHOUT': name}
         session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
