@@ -532,8 +532,8 @@ def owners(impl, how, before, after):
     gc.disable()  # which keeps them in order
     try:
         server._do_read()
-        made = [one for one in gc.get_objects() if isinstance(one, greenlet.greenlet)
-                and not isinstance(one, gevent.hub.Hub) and one is not getcurrent()
+        made = [one for one in gc.get_objects()
+                if type(one) in (Greenlet, gevent.hub.TrackedRawGreenlet)
                 and getattr(one, 'spawn_tree_locals', None) is marks]
     finally:
         gc.enable()
