@@ -6,6 +6,7 @@ subclass defined in a test module, run on the C class during the test.
 """
 import faulthandler
 import os
+import signal
 import sys
 import types
 
@@ -21,6 +22,10 @@ STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
 
 #: seconds after which a test that blocks the whole thread is shown and ends the run
 HARD_LIMIT = 120
+
+# a shell has what it starts in the background ignore SIGINT, and so would the programs under test
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -228,15 +228,10 @@ def wait_for(condition):
 @pytest.mark.parametrize('number, status', [
     (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_nothing_is_left_when_it_is_ended(tmp_path, number, status):
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored if pytest itself ignores it
-    try:
-        running = subprocess.Popen(
-            command('connections', '--rounds', '100000', '--transport', 'unix',
-                    '--only', 'gevent,raw C', '--spawn', 'default'),
-            env=child_environ(TMPDIR=str(tmp_path)), stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    running = subprocess.Popen(
+        command('connections', '--rounds', '100000', '--transport', 'unix',
+                '--only', 'gevent,raw C', '--spawn', 'default'),
+        env=child_environ(TMPDIR=str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_for(lambda: len(children_of(running.pid)) == 2
                  and len(list(tmp_path.glob('bench-*/*'))) == 2)
