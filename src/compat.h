@@ -122,7 +122,7 @@ compat_is_gone(PyObject *ref)
     Py_XDECREF(object);
     return !there;
 #else
-    return PyWeakref_GET_OBJECT(ref) == Py_None;
+    return PyWeakref_GetObject(ref) == Py_None;
 #endif
 }
 
