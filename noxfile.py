@@ -14,6 +14,11 @@ import nox
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 FAST_PATHS = ['lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack']
+#: where another build is tested: what these add is programs of others, started by the dozen, which
+#: takes the time and runs no other C code; benchmarks measure, and packaging builds anew
+LEFT_OUT = ['--ignore=tests/test_%s.py' % name for name in (
+    'gevent_suites', 'gunicorn', 'examples', 'recipes', 'published_idioms', 'bench', 'packaging',
+    'documents', 'projects')]
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
@@ -106,8 +111,10 @@ def projects(session):
 def portable(session):
     """The test-suite on a build for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
-    session.run('pytest', '-n', 'auto', *(session.posargs or ['tests']),
-                env={'GEVENT_CBASE_WITHOUT': 'all'})
+    env = {'GEVENT_CBASE_WITHOUT': 'all'}
+    session.run('pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']), env=env)
+    if not session.posargs:
+        session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
 
 
 @nox.session(python=['3.12'])
@@ -126,11 +133,6 @@ def paths(session):
 @nox.session(python=['3.12'])
 def sanitizers(session):
     """The tests with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    # what these add is programs of others, started by the dozen, which takes the time and runs
-    # no other C code; benchmarks measure, and packaging compiles without the sanitizers
-    others = ['--ignore=tests/test_%s.py' % name for name in (
-        'gevent_suites', 'gunicorn', 'examples', 'recipes', 'published_idioms', 'bench',
-        'packaging', 'documents', 'projects')]
     project = nox.project.load_toml('pyproject.toml')['project']
     session.install(*project['dependencies'], *project['optional-dependencies']['test'])
     # greenlet moves stacks about, which AddressSanitizer could not follow
@@ -139,6 +141,6 @@ def sanitizers(session):
         'LDFLAGS': SANITIZERS, 'CC': 'gcc'})
     libraries = [subprocess.check_output(['gcc', '-print-file-name=' + name], text=True).strip()
                  for name in ('libasan.so', 'libstdc++.so')]
-    session.run('pytest', '-n', 'auto', *others, *(session.posargs or ['tests']), env={
+    session.run('pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']), env={
         'LD_PRELOAD': ' '.join(libraries), 'PYTHONMALLOC': 'malloc',
         'ASAN_OPTIONS': 'detect_leaks=0', 'GEVENT_CBASE_TESTS': 'sanitizers'})
