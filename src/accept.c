@@ -413,6 +413,13 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     return status;
 }
 
+void
+cbase_batch_end(cbase_state *st)
+{
+    cbase_bound_drop(st);
+    cbase_hub_drop(st);
+}
+
 CBASE_METHOD(server_do_read_loop)
 {
     cbase_state *st = cbase_class_state(cls);
@@ -431,8 +438,7 @@ CBASE_METHOD(server_do_read_loop)
     for (left = b.most; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }
-    cbase_bound_drop(st);
-    cbase_hub_drop(st);
+    cbase_batch_end(st);
     Py_DECREF(self);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }

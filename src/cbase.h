@@ -331,6 +331,9 @@ void cbase_except_reraise(cbase_except *block);
 /* ---- accept.c: the accept loop ---- */
 extern PyMethodDef cbase_accept_methods[];
 
+/* Lets go of what the connections of a batch share, so that nothing is kept alive by it. */
+void cbase_batch_end(cbase_state *st);
+
 /* ---- stats.c: counters of servers ---- */
 extern PyMethodDef cbase_stats_functions[];
 
@@ -417,7 +420,7 @@ int cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn);
 /* `function` bound to `self`, owned: the same object until another one is wanted or a batch ends.
  */
 PyObject *cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self);
-/* At the end of each batch, so that nothing is kept alive by it. */
+/* For cbase_batch_end(). */
 void cbase_bound_drop(cbase_state *st);
 
 /* ---- hub.c: the hub of the current thread ---- */
@@ -425,7 +428,7 @@ void cbase_bound_drop(cbase_state *st);
 void cbase_hub_init(cbase_state *st);
 /* get_hub(), which is gevent's function or any other. */
 PyObject *cbase_hub_get(cbase_state *st, PyObject *get_hub);
-/* At the end of each batch, so that no hub is kept alive by it. */
+/* For cbase_batch_end(). */
 void cbase_hub_drop(cbase_state *st);
 
 /* ---- greenlets.c: Greenlet(), Greenlet.spawn() and spawn_raw() of gevent ---- */

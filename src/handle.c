@@ -176,8 +176,7 @@ CBASE_METHOD(server_do_handle)
     }
     cbase_state *st = cbase_class_state(cls);
     int result = cbase_dispatch(st, self, NULL, tuple);
-    cbase_bound_drop(st); // as this may be no part of a batch
-    cbase_hub_drop(st);
+    cbase_batch_end(st); // as this may be no part of one
     Py_DECREF(tuple);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
