@@ -107,14 +107,21 @@ def projects(session):
     session.run('python', 'tests/projects.py', '--cache', session.create_tmp(), *session.posargs)
 
 
+def without(session, names, *args):
+    """pytest with these fast paths switched off, and then gevent's own suites unless the caller
+    has chosen tests.
+    """
+    env = {'GEVENT_CBASE_WITHOUT': names}
+    session.run('pytest', '-n', 'auto', *args, env=env)
+    if not session.posargs:
+        session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
+
+
 @nox.session(python=['3.12'])
 def portable(session):
     """The test-suite on a build for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
-    env = {'GEVENT_CBASE_WITHOUT': 'all'}
-    session.run('pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']), env=env)
-    if not session.posargs:
-        session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
+    without(session, 'all', *LEFT_OUT, *(session.posargs or ['tests']))
 
 
 @nox.session(python=['3.12'])
@@ -124,10 +131,7 @@ def paths(session):
     files = ['tests/test_%s.py' % name for name in (
         'accept_loop', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream', 'watchers')]
     for name in FAST_PATHS:
-        env = {'GEVENT_CBASE_WITHOUT': name}
-        session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
-        if not session.posargs:
-            session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
+        without(session, name, *(session.posargs or files))
 
 
 @nox.session(python=['3.12'])

@@ -36,18 +36,21 @@ def pytest_collection_modifyitems(config, items):
     under the sanitizers so are those of gevent's class, which are the same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
-    off = os.environ.get('GEVENT_CBASE_WITHOUT', '').replace(',', ' ').split()
-    if off or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers':
-        left_out = [item for item in items if not stands(item, off)]
-        items[:] = [item for item in items if stands(item, off)]
+    if (os.environ.get('GEVENT_CBASE_WITHOUT')
+            or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers'):
+        kept, left_out = [], []
+        for item in items:
+            (kept if stands(item) else left_out).append(item)
+        items[:] = kept
         config.hook.pytest_deselected(items=left_out)
 
 
-def stands(item, off):
-    """Whether a test says something when the fast paths *off* are switched off."""
+def stands(item):
+    """Whether a test is not of gevent's class, and needs no fast path that is switched off."""
+    from gevent_cbase._switches import why_off
     needed = [name for mark in item.iter_markers('fast_path') for name in mark.args]
     ours = not hasattr(item, 'callspec') or item.callspec.params.get('impl') != 'gevent'
-    return ours and not any(name in off or 'all' in off for name in needed)
+    return ours and not any(map(why_off, needed))
 
 
 class Impl:

@@ -181,6 +181,14 @@ def python(impl, *args):
     return [sys.executable] + ([] if impl.stock else ['-m', 'gevent_cbase']) + list(args)
 
 
+def accepts_in_c(impl):
+    """Whether stream servers accept without gevent's do_read()."""
+    if impl.stock:
+        return False
+    from gevent_cbase._fast_paths import FAST_PATHS
+    return FAST_PATHS['sockets']() is None
+
+
 def spying(base, log, *names):
     """A subclass of *base* whose methods *names* append their name to *log*, then go on."""
     def override(name):

@@ -24,7 +24,8 @@ import pytest
 from gevent import get_hub, server, socket
 
 from helpers import (
-    LOOPBACK, FakeLoop, ask, child_environ, connect, descriptors, echo, python, read_all, until)
+    LOOPBACK, FakeLoop, accepts_in_c, ask, child_environ, connect, descriptors, echo, python,
+    read_all, until)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -139,14 +140,6 @@ def child(impl, library, tmp_path, source, *args):
     return json.loads(run.stdout)
 
 
-def native_steps(impl):
-    """Whether ours accepts in C here."""
-    if impl.stock:
-        return False
-    from gevent_cbase._fast_paths import FAST_PATHS
-    return FAST_PATHS['sockets']() is None
-
-
 # -- every errno --------------------------------------------------------------------------
 
 #: errno: the exception that CPython makes of it
@@ -198,7 +191,7 @@ def test_every_errno(impl, library, tmp_path):
     ''', *REPORTED, *NOBODY)
     results, lost = results
     assert lost == 0 and len(results) == len(REPORTED) + len(NOBODY)
-    python_runs = not native_steps(impl)
+    python_runs = not accepts_in_c(impl)
     delays = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1]
     for name in REPORTED:
         for (failing, after, calls, in_python), count in zip(results[name], (1, 3, 9)):

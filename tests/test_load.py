@@ -384,27 +384,31 @@ class Guest:
                 return b''
 
 
-def send(signal_number, pids):
-    """Send a signal; return when those that it stops have stopped."""
+def stop(pids):
+    """Have processes stop, and return when they have."""
     for pid in pids:
-        os.kill(pid, signal_number)
-    if signal_number == signal.SIGSTOP:
-        await_stopped(pids)
+        os.kill(pid, signal.SIGSTOP)
+    await_stopped(pids)
 
 
 def await_stopped(pids):
     await_(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
 
 
+def go_on(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
 def each_serves(where, pids):
     """Each of the processes serves a client while all others are stopped."""
     for pid in pids:
         others = set(pids) - {pid}
-        send(signal.SIGSTOP, others)
+        stop(others)
         guest = Guest(where)
         guest.greet()
         assert guest.pid == pid and guest.finish() == b'done'
-        send(signal.SIGCONT, others)
+        go_on(others)
 
 
 def test_processes_on_one_listener(impl, tmp_path):
@@ -417,20 +421,20 @@ def test_processes_on_one_listener(impl, tmp_path):
         where, pids = child.hear()
         guests = [Guest(where)]
         await_stopped(pids)
-        os.kill(pids[0], signal.SIGCONT)
+        go_on(pids[:1])
         guests[0].greet()
         assert guests[0].pid == pids[0]
-        send(signal.SIGCONT, pids)
+        go_on(pids)
         each_serves(where, pids)
         guests += [Guest(where) for _ in range(100)]
         for guest in guests[1:]:
             guest.greet()
         victim = guests[1].pid
         rest = set(pids) - {victim}
-        send(signal.SIGSTOP, pids)
+        stop(pids)
         waiting = [Guest(where) for _ in range(50)]
         os.kill(victim, signal.SIGKILL)
-        send(signal.SIGCONT, rest)
+        go_on(rest)
         waiting += [Guest(where) for _ in range(50)]
         for guest in waiting:
             guest.greet()
