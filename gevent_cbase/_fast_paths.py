@@ -24,6 +24,7 @@ FAST_PATHS = {
     'lookups': _lookups_off,                # attributes that the loop needs are remembered
     'sockets': _with_lookups(_stream.why_off),            # accepting and closing in C
     'watchers': _with_lookups(_stream.why_watchers_off),  # those of closed sockets are used again
+    'closing': _stream.why_closing_off,     # sockets that handlers close are closed in C
     'pools': _with_lookups(_pool.why_off),  # full() and spawn() of gevent's Pool in C
     'greenlets': _greenlets.why_off,        # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept

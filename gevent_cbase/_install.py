@@ -59,8 +59,7 @@ def install(*, datastack=True):
         return
     if datastack:
         _datastack._on_install()
-    if 'gevent.server' in sys.modules:
-        _stream.prepare()
+    _stream.on_install()
     if 'gevent.pool' in sys.modules:
         _pool.prepare()
     if _installed is None:
@@ -84,6 +83,7 @@ def uninstall():
     """
     global _installed
     _datastack._on_uninstall()
+    _stream.on_uninstall()
     if _installed is None:
         return
     state, _installed = _installed, None
@@ -93,7 +93,6 @@ def uninstall():
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
     _cbase._stats_start_over(False)  # of those that have left
-    _stream.drop_watchers()  # servers that go on with gevent's class would not, when closed
     for name, former in reversed(state.carried):
         if former:
             setattr(ours.BaseServer, name, *former)

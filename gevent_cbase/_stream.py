@@ -1,7 +1,11 @@
-"""The native steps of stream servers: are they what the installed gevent does? See _premises."""
+"""The native steps of stream servers: are they what the installed gevent does? See _premises.
+
+And calls of gevent's socket.close(), which install() has run in C.
+"""
 import contextlib
 import os
 import socket
+import sys
 import types
 
 from gevent_cbase import _cbase, _premises, _switches
@@ -28,9 +32,14 @@ KNOWN = {
         '3964106f70668cecead88d7209fe63985b6e97696e1eed95a33e60b6c1f06191',
     '_closedsocket.__init__':
         '81c68a3ac86b05b30a1565189aae2fb76c7bb18b8a0edb6f3a0c37c55d7afc18',
+    '_closedsocket.__bool__':
+        'd0aa293b990ef61faebdf80e8b6c77c8dfc20659c4f21185b8f572f95ffa9b8c',
     '_wrefsocket':
         '5e71adb2469bd73f9df7234f1be6179a3b7579ccdcdc3caf3c69a675c4bb2770',
 }
+
+#: whether sockets are closed in C whoever calls their close()
+_everywhere = False
 
 
 def why_off():
@@ -66,6 +75,7 @@ def _prepare():
         'SocketMixin._drop_events_and_close': sock._drop_events_and_close,
         'socket._drop_ref_on_close': sock._drop_ref_on_close,
         '_closedsocket.__init__': closed.__init__,
+        '_closedsocket.__bool__': closed.__bool__,
     }
     reason = (_premises.difference({**accept, **close, '_wrefsocket': raw}, KNOWN)
               or _premises.not_plain(sock, object)
@@ -93,7 +103,40 @@ def _prepare():
         get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
         cancelled=sock._drop_events_and_close.__defaults__[1],
         close_later=_close_later, failed=do_read)
+    if _closing_off() is None:
+        _cbase._close_take_over(sock.close)
     return None
+
+
+def why_closing_off():
+    """Why closing by others than do_close() runs in Python, as text; None if it does not."""
+    return why_off() or _closing_off()
+
+
+def _closing_off():
+    if not hasattr(_cbase, '_close_take_over'):
+        return 'not with this version of CPython'
+    if not _everywhere:
+        return 'install() was not called'
+    return _switches.why_off('closing')
+
+
+def on_install():
+    """Have all calls of socket.close() run in C, from now on."""
+    global _everywhere
+    _everywhere = True
+    if 'gevent.server' in sys.modules:
+        prepare()
+
+
+def on_uninstall():
+    """Leave nothing of gevent to the native steps."""
+    global _everywhere
+    _everywhere = False
+    if hasattr(_cbase, '_close_give_back'):
+        _cbase._close_give_back()
+    if hasattr(_cbase, '_drop_watchers'):
+        _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
 
 
 def why_watchers_off():
@@ -123,12 +166,6 @@ def _watcher_classes():
         return object, object
     from gevent.libev import corecext
     return corecext.loop, corecext.io
-
-
-def drop_watchers():
-    """Let go of the io watchers that are kept: nobody will use or drop them any more."""
-    if hasattr(_cbase, '_drop_watchers'):
-        _cbase._drop_watchers()
 
 
 def _layout_is_known(raw_class):

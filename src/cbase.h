@@ -476,13 +476,17 @@ int cbase_stream_find(cbase_state *st);
 /* StreamServer.do_read for this listener: 1 and its result or NULL with an exception, or 0 if
  * the function itself has to be called. */
 int cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result);
-/* close(*args), if `close` is StreamServer.do_close for a socket of gevent: 1, 0 if it has to be
- * called, or -1. */
-int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
 /* Whether gevent's code is what both stand for (1, 0 or -1), and whether this is a listener that
  * the first accepts from. */
 int cbase_stream_known(cbase_state *st);
 int cbase_stream_is_listener(const cbase_state *st, PyObject *listener);
+
+/* close.c: closing */
+extern PyMethodDef cbase_close_functions[];
+
+/* close(*args), if `close` is StreamServer.do_close for a socket of gevent: 1, 0 if it has to be
+ * called, or -1. */
+int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
 
 /* sockaddr.c: addresses of clients */
 int cbase_sockaddr_known(int family);
@@ -492,11 +496,11 @@ PyObject *cbase_sockaddr(const struct sockaddr_storage *address, socklen_t lengt
 /* watchers.c: io watchers of accepted sockets */
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
 int cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
-/* Whether watchers of a socket that is being closed are as new, and nobody else's. */
+/* Whether watchers of a socket that is being closed are as new, nobody else's, and wanted. */
 int cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events);
 /* Keeps such watchers for the next socket; steals them. */
 void cbase_watchers_keep(int fd, PyObject *const *events);
-/* Drops all that are kept. */
+/* Drops all that are kept; none are wanted until the next one is made. */
 void cbase_watchers_drop(void);
 #else
 static inline void

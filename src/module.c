@@ -74,7 +74,7 @@ static PyMethodDef *const functions[] = {
     cbase_pool_functions,      cbase_run_functions,    cbase_greenlets_functions,
     cbase_stats_functions,
 #ifdef CBASE_HAVE_STREAM
-    cbase_stream_functions,
+    cbase_stream_functions,    cbase_close_functions,
 #endif
 #ifdef CBASE_HAVE_DATASTACK
     cbase_datastack_functions,

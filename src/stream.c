@@ -1,5 +1,6 @@
-/* Native steps for stream servers: what gevent.server.StreamServer's do_read and do_close do for
- * a socket of gevent, without a Python frame and without a system call that is not needed.
+/* Native steps for stream servers: what gevent.server.StreamServer's do_read does, and, in
+ * close.c, its do_close for a socket of gevent, without a Python frame and without a system call
+ * that is not needed.
  *
  * Each step is taken only where the Python code it stands for is known to be what would run:
  * gevent_cbase._stream compares that code and hands its parts to stream_prepare(), again when one
@@ -19,30 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-/* The beginning of PySocketSockObject. */
-typedef struct {
-    PyObject_HEAD int fd;
-    int family;
-    int type;
-    int proto;
-    PyObject *(*errorhandler)(void);
-    int64_t timeout; // nanoseconds; 0: non-blocking
-} raw_socket;
-
-static PyObject **
-slot(PyObject *obj, Py_ssize_t offset)
-{
-    return (PyObject **)((char *)obj + offset);
-}
-
-/* Sets a slot to a value, which is stolen. */
-static void
-set_slot(PyObject *obj, Py_ssize_t offset, PyObject *value)
-{
-    Py_XSETREF(*slot(obj, offset), value);
-}
-
-#define MODULE "gevent_cbase._stream"
+#include "sockets.h"
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
@@ -57,26 +35,6 @@ is_listener(const cbase_stream *s, PyObject *listener)
     }
     const raw_socket *raw = (const raw_socket *)listener;
     return raw->timeout == 0 && cbase_sockaddr_known(raw->family);
-}
-
-/* ---- system calls ---- */
-
-/* Releases the GIL if there is another thread that could take it: NULL, or what go_on() needs. */
-static PyThreadState *
-let_others_run(void)
-{
-    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-
-    return PyThreadState_Next(first) == NULL ? NULL : PyEval_SaveThread();
-}
-
-/* Keeps errno. */
-static void
-go_on(PyThreadState *thread)
-{
-    if (thread != NULL) {
-        PyEval_RestoreThread(thread);
-    }
 }
 
 /* ---- accept ---- */
@@ -216,7 +174,7 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
 
     *result = NULL;
     Py_INCREF(listener);
-    int known = cbase_premises_hold(&s->accept, MODULE);
+    int known = cbase_premises_hold(&s->accept, CBASE_STREAM_MODULE);
     if (known > 0) {
         known = is_listener(s, listener);
     }
@@ -233,204 +191,14 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
     return known != 0;
 }
 
-/* ---- close ---- */
-
-/* _closedsocket(family, type, proto, fileno, 'closed') */
-static PyObject *
-new_closed_socket(cbase_state *st, const raw_socket *raw)
-{
-    const cbase_stream *s = &st->stream;
-    PyTypeObject *type = s->accept.class[CBASE_CLOSED_SOCKET];
-    PyObject *closed = type->tp_alloc(type, 0);
-    int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
-
-    for (int i = 0; closed != NULL && i < 4; i++) {
-        PyObject *value = PyLong_FromLong(values[i]);
-        if (value == NULL) {
-            Py_CLEAR(closed);
-        }
-        else {
-            set_slot(closed, s->closed_slots[i], value);
-        }
-    }
-    if (closed != NULL) {
-        set_slot(closed, s->closed_slots[4], Py_NewRef(st->s_closed));
-    }
-    return closed;
-}
-
-/* raw.close() */
-static int
-close_fd(raw_socket *raw)
-{
-    int fd = raw->fd, failed;
-
-    if (fd < 0) {
-        return 0;
-    }
-    raw->fd = -1;
-    PyThreadState *thread = let_others_run();
-    failed = close(fd) < 0 && errno != ECONNRESET;
-    go_on(thread);
-    if (failed) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    return 0;
-}
-
-/* Closes the descriptor, at once unless the loop still needs it: _drop_ref_on_close(). */
-static int
-close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
-{
-    PyObject *loop = PyObject_GetAttr(hub, st->s_loop);
-    PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
-    PyObject *defer = fd == NULL ? NULL : cbase_call_one(loop, st->s_closing_fd, fd);
-    int result = defer == NULL ? -1 : PyObject_IsTrue(defer);
-
-    if (result > 0) {
-        PyObject *call[2] = {loop, raw};
-        PyObject *later = PyObject_Vectorcall(st->stream.close_later, call, 2, NULL);
-        result = later == NULL ? -1 : 0;
-        Py_XDECREF(later);
-    }
-    else if (result == 0) {
-        result = close_fd((raw_socket *)raw);
-    }
-    Py_XDECREF(defer);
-    Py_XDECREF(fd);
-    Py_XDECREF(loop);
-    return result;
-}
-
-static PyObject *
-close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    PyTypeObject *known = cbase_module_state(module)->stream.accept.class[CBASE_RAW_SOCKET];
-
-    if (nargs != 2 || !Py_IS_TYPE(args[1], known)) {
-        PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes a hub and a socket");
-        return NULL;
-    }
-    PyObject *hub = Py_NewRef(args[0]), *raw = Py_NewRef(args[1]);
-    int result = close_raw(cbase_module_state(module), hub, raw);
-    Py_DECREF(raw);
-    Py_DECREF(hub);
-    return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* hub.cancel_waits_close_and_then(events, ...) with the descriptor closed in the end. */
-static int
-close_watched(cbase_state *st, PyObject *hub, PyObject *raw, PyObject *const *events)
-{
-    const cbase_stream *s = &st->stream;
-    PyObject *pair = PyTuple_Pack(2, events[0], events[1]);
-
-    if (pair == NULL) {
-        return -1;
-    }
-    PyObject *args[6] = {hub, pair, s->cancelled, s->close_descriptor, hub, raw};
-    PyObject *done = PyObject_VectorcallMethod(st->s_cancel_waits_close_and_then, args, 6, NULL);
-    Py_DECREF(pair);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
-}
-
-/* Whether nothing has to be done about the watchers: nobody waits for them, so that the hub
- * would only close them, and they can be kept for the server's next connection. */
-static int
-are_watchers_idle(cbase_state *st, PyObject *server, PyObject *hub, int fd,
-                  PyObject *const *events)
-{
-    if (!cbase_watchers_are_new(st, fd, events)
-        || !Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])
-        || !PyObject_TypeCheck(server, st->BaseServer)) // its close() drops them
-    {
-        return 0;
-    }
-    int overridden = cbase_dict_has(hub, st->s_cancel_waits_close_and_then);
-    int open = overridden == 0 ? cbase_dict_has(server, st->s_socket) : 0;
-    if (overridden < 0 || open < 0) {
-        PyErr_Clear(); // the hub is asked to do it
-        return 0;
-    }
-    return open;
-}
-
-/* What socket.close() does when no file made from the socket is open: the waiters on its
- * watchers are cancelled, the watchers closed, and the descriptor. */
-static int
-close_socket(cbase_state *st, PyObject *server, PyObject *sock, PyObject *raw)
-{
-    const cbase_stream *s = &st->stream;
-    int fd = ((raw_socket *)raw)->fd, result;
-    PyObject *closed = new_closed_socket(st, (raw_socket *)raw);
-
-    if (closed == NULL) {
-        return -1;
-    }
-    PyObject *hub = Py_NewRef(*slot(sock, s->hub));
-    PyObject *events[2] = {*slot(sock, s->read_event), *slot(sock, s->write_event)}; // owned now
-    *slot(sock, s->read_event) = Py_NewRef(Py_None);
-    *slot(sock, s->write_event) = Py_NewRef(Py_None);
-    if (are_watchers_idle(st, server, hub, fd, events)) {
-        cbase_watchers_keep(fd, events);
-        result = close_raw(st, hub, raw);
-    }
-    else {
-        result = close_watched(st, hub, raw, events);
-        Py_DECREF(events[0]);
-        Py_DECREF(events[1]);
-    }
-    if (result == 0) {
-        set_slot(sock, s->sock, Py_NewRef(closed));
-    }
-    Py_DECREF(hub);
-    Py_DECREF(closed);
-    return result;
-}
-
-int
-cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
-{
-    cbase_stream *s = &st->stream;
-
-    if (!Py_IS_TYPE(close, &PyMethod_Type) || PyMethod_GET_FUNCTION(close) != s->do_close
-        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) < 1)
-    {
-        return 0;
-    }
-    int known = cbase_premises_hold(&s->close, MODULE);
-    if (known <= 0) {
-        return known;
-    }
-    PyObject *sock = PyTuple_GET_ITEM(args, 0); // borrowed from args
-    if (!Py_IS_TYPE(sock, s->accept.class[CBASE_SOCKET])) {
-        return 0;
-    }
-    PyObject *raw = *slot(sock, s->sock);
-    PyObject *io_refs = *slot(sock, s->io_refs);
-    if (raw == NULL || !Py_IS_TYPE(raw, s->accept.class[CBASE_RAW_SOCKET]) || io_refs != st->zero
-        || *slot(sock, s->hub) == NULL || *slot(sock, s->read_event) == NULL
-        || *slot(sock, s->write_event) == NULL)
-    {
-        return 0;
-    }
-    Py_INCREF(raw);
-    set_slot(sock, s->closed, Py_NewRef(Py_True));
-    int result = close_socket(st, PyMethod_GET_SELF(close), sock, raw);
-    Py_DECREF(raw);
-    return result < 0 ? -1 : 1;
-}
-
 /* ---- for stats.c ---- */
 
 int
 cbase_stream_known(cbase_state *st)
 {
-    int known = cbase_premises_hold(&st->stream.accept, MODULE);
+    int known = cbase_premises_hold(&st->stream.accept, CBASE_STREAM_MODULE);
 
-    return known > 0 ? cbase_premises_hold(&st->stream.close, MODULE) : known;
+    return known > 0 ? cbase_premises_hold(&st->stream.close, CBASE_STREAM_MODULE) : known;
 }
 
 int
@@ -556,7 +324,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_stream_find(cbase_state *st)
 {
-    return cbase_premises_find(&st->stream.looked_for, "gevent.server", MODULE);
+    return cbase_premises_find(&st->stream.looked_for, "gevent.server", CBASE_STREAM_MODULE);
 }
 
 static PyObject *
@@ -568,9 +336,6 @@ drop_watchers(PyObject *module, PyObject *unused)
 }
 
 PyMethodDef cbase_stream_functions[] = {
-    {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
-     PyDoc_STR("_close_descriptor($module, hub, sock, /)\n--\n\n"
-               "Close a socket, at once or when the loop has done with its descriptor.")},
     {"_drop_watchers", drop_watchers, METH_NOARGS,
      PyDoc_STR("_drop_watchers($module, /)\n--\n\n"
                "Let go of the io watchers that are kept for the next connections.")},

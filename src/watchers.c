@@ -9,8 +9,9 @@
  * Only those of gevent's libev loop in C are looked at: others hold native handles that have to
  * be closed.
  *
- * Kept watchers keep their loop. So they are dropped whenever a server closes, and there are no
- * more than two for each descriptor below DESCRIPTORS.
+ * Kept watchers keep their loop. So they are dropped whenever a server closes, no more are kept
+ * until a server accepts again, and there are no more than two for each descriptor below
+ * DESCRIPTORS.
  */
 #include "cbase.h"
 
@@ -27,7 +28,8 @@ typedef struct {
 } place;
 
 static place *places[DESCRIPTORS];
-static int kept; // places that keep something
+static int kept;   // places that keep something
+static int wanted; // whether a client was accepted since all were dropped
 
 static size_t
 size_of(const PyObject *watcher)
@@ -105,6 +107,7 @@ cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
 {
     int known = is_known_loop(st, loop);
 
+    wanted = 1;
     if (known && fd < DESCRIPTORS && places[fd] != NULL && places[fd]->kept[0] != NULL) {
         place *p = places[fd];
         if (p->loop == loop) { // alive as long as the watchers
@@ -131,7 +134,7 @@ cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
 int
 cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events)
 {
-    if (fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
+    if (!wanted || fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
         || !are_known(st, events))
     {
         return 0;
@@ -158,6 +161,7 @@ cbase_watchers_keep(int fd, PyObject *const *events)
 void
 cbase_watchers_drop(void)
 {
+    wanted = 0;
     for (int fd = 0; kept > 0 && fd < DESCRIPTORS; fd++) {
         if (places[fd] != NULL) {
             drop(places[fd]);

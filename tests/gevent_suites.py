@@ -48,8 +48,10 @@ WITHOUT = 'GEVENT_CBASE_WITHOUT'
 HERE = os.path.dirname(os.path.abspath(__file__))
 RECORDER = os.path.join(HERE, 'recorder')
 
-#: modules about servers that the search for a server's name does not find
-ALSO = ('test__all__', 'test__issue600')
+#: modules about servers that the search for a server's name does not find, and those about what
+#: becomes of sockets
+ALSO = ('test__all__', 'test__issue600', 'test__makefile_ref',
+        'test__refcount', 'test__socket', 'test__socket_ex', 'test__ssl')
 SERVER = re.compile(r'StreamServer|WSGIServer|DatagramServer|BackdoorServer|baseserver|pywsgi')
 
 ROUNDS = 3

@@ -189,6 +189,14 @@ def accepts_in_c(impl):
     return FAST_PATHS['sockets']() is None
 
 
+def closes_in_c(impl):
+    """Whether calls of gevent's socket.close() run in C now."""
+    if impl is not None and impl.stock:
+        return False
+    from gevent_cbase import _stream
+    return _stream.why_closing_off() is None
+
+
 def spying(base, log, *names):
     """A subclass of *base* whose methods *names* append their name to *log*, then go on."""
     def override(name):

@@ -305,6 +305,13 @@ CONNECTIONS = '''
     def waits(sock, address):
         gevent.sleep(0)
         sock.makefile('rb').close()
+
+    def closes(sock, address):
+        sock.close()
+
+    def closes_file(sock, address):
+        with sock.makefile('rb'):
+            sock.close()
     hub.handle_error = lambda *args: None
     limited = gevent.pool.Pool(1)
     for name, args in {
@@ -312,7 +319,9 @@ CONNECTIONS = '''
             'full pool': [limited], 'group': [gevent.pool.Pool()], 'waits': ['default', waits],
             'raises': ['default', fail], 'raises in pool': [5, fail],
             'kills': ['default', lambda *args: gevent.getcurrent().kill()],
-            'wrong arguments': ['default', lambda: None]}.items():
+            'wrong arguments': ['default', lambda: None],
+            'closes': ['default', closes], 'closes a file later': [5, closes_file],
+            }.items():
         times(1000)(serve(*args))
         operations[name] = operations.pop('connection')
 '''
@@ -320,7 +329,47 @@ CONNECTIONS = '''
 
 def test_connections(impl, tmp_path):
     """Of each kind of spawn; handlers that wait, raise, end their greenlet."""
-    assert grown(impl, tmp_path, CONNECTIONS) == ({}, 11)
+    assert grown(impl, tmp_path, CONNECTIONS) == ({}, 13)
+
+
+def test_closed_sockets(impl, tmp_path):
+    """Of no server, closed in all ways."""
+    assert grown(impl, tmp_path, '''
+        def pair():
+            one, other = native.socketpair()
+            other.close()
+            return socket.socket(one.family, one.type, fileno=one.detach())
+
+        @times(3000)
+        def close():
+            sock = pair()
+            sock.close(), sock.close()
+
+        @times(3000)
+        def with_files():
+            sock = pair()
+            with sock.makefile('rb'), sock.makefile('wb'):
+                sock.close()
+
+        @times(3000)
+        def behind_the_back():
+            sock = pair()
+            os.close(sock.fileno())
+            with contextlib.suppress(OSError):
+                sock.close()
+
+        @times(1000)
+        def with_a_waiter():
+            one, other = socket.socketpair()
+
+            def wait():
+                with contextlib.suppress(OSError):
+                    one.recv(1)
+            greenlet = gevent.spawn(wait)
+            gevent.sleep(0)
+            one.close(), other.close()
+            greenlet.join()
+    ''') == ({}, 4)
 
 
 def test_errors_in_hooks(impl, tmp_path):

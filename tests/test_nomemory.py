@@ -343,10 +343,12 @@ def test_never_deaf(impl, tmp_path, kind, cause):
         assert lost == 0 or cause == 'client' and not accepts_in_c(impl) or impl.stock
 
 
-def test_handle_and_close(impl, tmp_path):
+@pytest.mark.parametrize('handler', ['operator.is_', 'lambda sock, address: sock.close()'])
+def test_handle_and_close(impl, tmp_path, handler):
     """What runs in the greenlet of the handler."""
     kinds, failures, lost, wrong = child(impl, tmp_path, '''
         one = started('function')
+        one.set_handle(eval(sys.argv[1]))
 
         def step(n):
             client = connect(one)
@@ -360,7 +362,7 @@ def test_handle_and_close(impl, tmp_path):
             del args, sock
             return seen, was_dropped(client)
         done(sweep(step))
-    ''')
+    ''', handler)
     assert (kinds, lost, wrong) == (['MemoryError'], 0, []) and failures > 0
 
 

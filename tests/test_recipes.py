@@ -190,7 +190,8 @@ def test_metrics(impl):
             'server_fast_path': 'gauge'}
         paths = {name: values.pop('server_fast_path{name="%s"}' % name)
                  for name in (
-                     'lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack')}
+                     'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets',
+                     'datastack')}
         assert set(paths.values()) <= {'0', '1'}
         assert values == {
             'server_accepted_total': '3', 'server_spawn_errors_total': '0',

@@ -608,8 +608,10 @@ OWN_WAY = 'its class, or its __dict__, has its own way with attributes'
 def taken(one):
     """The fast paths without those that are the same for all servers."""
     found = dict(stats(one).fast_paths)
-    assert list(found) == ['lookups', 'sockets', 'watchers', 'pools', 'greenlets', 'datastack']
+    assert list(found) == [
+        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
     assert found.pop('datastack') == datastack.why_off()
+    assert found.pop('closing') == gevent_cbase._stream.why_closing_off()
     sockets, watchers = found['sockets'], found.pop('watchers')
     assert watchers == (sockets or gevent_cbase._stream._watchers_off())
     return found
@@ -729,13 +731,16 @@ def test_fast_paths_switched_off():
     reasons = eval(done.stdout)
     off = 'GEVENT_CBASE_WITHOUT switches it off'
     del reasons['datastack']  # which CPython 3.10 has not
-    assert set(reasons) == {'lookups', 'sockets', 'watchers', 'pools', 'greenlets'}
-    assert set(reasons.values()) <= {off, 'not built on this platform'}
+    assert set(reasons) == {
+        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets'}
+    assert set(reasons.values()) <= {
+        off, 'not built on this platform', 'not with this version of CPython'}
 
 
 @pytest.mark.parametrize('name, off', [
-    ('lookups', ['lookups', 'sockets', 'watchers', 'pools']), ('sockets', ['sockets', 'watchers']),
-    ('watchers', ['watchers']), ('pools', ['pools']), ('greenlets', []), ('datastack', [])])
+    ('lookups', ['lookups', 'sockets', 'watchers', 'pools']),
+    ('sockets', ['sockets', 'watchers', 'closing']), ('watchers', ['watchers']),
+    ('closing', ['closing']), ('pools', ['pools']), ('greenlets', []), ('datastack', [])])
 def test_one_fast_path_switched_off(name, off):
     """``--info`` says the same of those that a server takes: some need others."""
     code = '''if 1:
@@ -754,5 +759,5 @@ def test_one_fast_path_switched_off(name, off):
     info, taken = eval(done.stdout)
     assert info[name] is not None and taken[name] is not None
     assert [one for one in off if info[one] is None or taken[one] is None] == []
-    for one in ('lookups', 'sockets', 'watchers', 'pools'):
+    for one in ('lookups', 'sockets', 'watchers', 'closing', 'pools'):
         assert (info[one] is None) == (taken[one] is None), one
