@@ -496,10 +496,10 @@ PyObject *cbase_sockaddr(const struct sockaddr_storage *address, socklen_t lengt
 /* watchers.c: io watchers of accepted sockets */
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
 int cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
-/* Whether watchers of a socket that is being closed are as new, nobody else's, and wanted. */
-int cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events);
-/* Keeps such watchers for the next socket; steals them. */
-void cbase_watchers_keep(int fd, PyObject *const *events);
+/* Keeps the watchers of a socket that is being closed for the next one with that descriptor, if
+ * they are as new, nobody else's, and wanted: 1 and they are stolen, or 0. `fd`: -1 if the
+ * descriptor was closed before. */
+int cbase_watchers_keep(cbase_state *st, int fd, PyObject *const *events);
 /* Drops all that are kept; none are wanted until the next one is made. */
 void cbase_watchers_drop(void);
 #else

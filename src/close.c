@@ -121,21 +121,19 @@ close_watched(cbase_state *st, PyObject *hub, PyObject *sock, PyObject *raw,
     return done == NULL ? -1 : 0;
 }
 
-/* Whether nothing has to be done about the watchers: nobody waits for them, so that the hub
- * would only close them, and they can be kept for a server's next connection. */
+/* Whether nothing has to be done about the watchers, which are stolen then: nobody waits for them,
+ * so that the hub would only close them, and they are kept for a server's next connection. */
 static int
-are_watchers_idle(cbase_state *st, PyObject *hub, int fd, PyObject *const *events)
+keep_watchers(cbase_state *st, PyObject *hub, int fd, PyObject *const *events)
 {
-    if (!cbase_watchers_are_new(st, fd, events)
-        || !Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB]))
-    {
+    if (!Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])) {
         return 0;
     }
     int overridden = cbase_dict_has(hub, st->s_cancel_waits_close_and_then);
     if (overridden < 0) {
         PyErr_Clear(); // the hub is asked to do it
     }
-    return overridden == 0;
+    return overridden == 0 && cbase_watchers_keep(st, fd, events);
 }
 
 /* socket._detach_socket('closed'): the waiters on its watchers are cancelled, the watchers closed,
@@ -154,8 +152,7 @@ close_open_socket(cbase_state *st, PyObject *sock, PyObject *raw)
     PyObject *events[2] = {*slot(sock, s->read_event), *slot(sock, s->write_event)}; // owned now
     *slot(sock, s->read_event) = Py_NewRef(Py_None);
     *slot(sock, s->write_event) = Py_NewRef(Py_None);
-    if (are_watchers_idle(st, hub, fd, events)) {
-        cbase_watchers_keep(fd, events);
+    if (keep_watchers(st, hub, fd, events)) {
         result = close_raw(st, hub, raw);
     }
     else {

@@ -41,6 +41,7 @@
     X(do_read)                                                                                    \
     X(family)                                                                                     \
     X(fatal_errors)                                                                               \
+    X(fd)                                                                                         \
     X(fileno)                                                                                     \
     X(free_count)                                                                                 \
     X(full)                                                                                       \

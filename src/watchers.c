@@ -131,15 +131,10 @@ cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
     return 0;
 }
 
-int
-cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events)
+/* Whether these are the watchers that were made last for a place, and as new. */
+static int
+are_new(const place *p, PyObject *const *events)
 {
-    if (!wanted || fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
-        || !are_known(st, events))
-    {
-        return 0;
-    }
-    const place *p = places[fd];
     for (int i = 0; i < 2; i++) {
         if (events[i] != p->born[i] || Py_REFCNT(events[i]) != 1
             || memcmp(bytes_of(events[i]), p->bytes[i], size_of(events[i])) != 0)
@@ -150,12 +145,36 @@ cbase_watchers_are_new(const cbase_state *st, int fd, PyObject *const *events)
     return 1;
 }
 
-void
-cbase_watchers_keep(int fd, PyObject *const *events)
+/* watcher.fd, or -1 */
+static int
+fd_of(cbase_state *st, PyObject *watcher)
 {
+    PyObject *number = PyObject_GetAttr(watcher, st->s_fd);
+    long fd = number == NULL ? -1 : PyLong_AsLong(number);
+
+    Py_XDECREF(number);
+    PyErr_Clear();
+    return fd < DESCRIPTORS ? (int)fd : -1;
+}
+
+int
+cbase_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
+{
+    if (!wanted || !are_known(st, events)) {
+        return 0;
+    }
+    if (fd < 0) {
+        fd = fd_of(st, events[0]);
+    }
+    if (fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
+        || !are_new(places[fd], events))
+    {
+        return 0;
+    }
     places[fd]->kept[0] = events[0];
     places[fd]->kept[1] = events[1];
     kept++;
+    return 1;
 }
 
 void

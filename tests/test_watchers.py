@@ -360,6 +360,35 @@ def test_socket_closed_by_its_handler(impl, house):
     works(*one.accept())
 
 
+def test_raw_socket_closed_first(impl, house):
+    """As pywsgi does: the watchers know the descriptor."""
+    one = house()
+    one.visit()
+
+    def touch(sock):
+        sock._sock.close()
+        sock.close()
+    fd, _ = one.visit(touch)
+    assert len(watchers(fd)) == (expected(impl) if closes_in_c(impl) else 0)
+    works(*one.accept())
+
+
+def test_descriptor_taken_by_another_socket(impl, house):
+    """Between the close of the raw socket and that of gevent's: each has its own watchers."""
+    one = house()
+    _, sock = one.accept()
+    client, fd = one.connect(), sock.fileno()
+    sock._sock.close()
+    with lowest(fd):
+        one.server._do_read()
+    other = one.args[3][0]
+    assert other.fileno() == fd
+    sock.close()
+    assert len(watchers(fd)) == (0 if IO is None else 2)
+    assert None not in (other._read_event, other._write_event)
+    works(client, other)
+
+
 def test_socket_closed_after_its_server(house):
     """Nobody would drop the watchers."""
     one = house()
