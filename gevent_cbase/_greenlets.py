@@ -51,6 +51,9 @@ def _prepare():
     if not config.track_greenlet_tree:
         return 'GEVENT_TRACK_GREENLET_TREE is off'
     setting = config.settings['track_greenlet_tree']
+    for thing, name in (config, 'settings'), (setting, 'value'):
+        if hasattr(getattr(type(thing), name, None), '__set__'):
+            return '%s.%s is no ordinary attribute' % (type(thing).__name__, name)
     functions = {
         'Config.track_greenlet_tree': type(config).track_greenlet_tree.fget,
         'Setting.get': type(setting).get,

@@ -60,6 +60,8 @@ typedef struct {
     } function[CBASE_FUNCTIONS];
     struct {
         PyObject *namespace, *name, *value;
+        int watched;    // `stamp` counts:
+        uint64_t stamp; // of the namespace when the value was last found there
     } global[CBASE_GLOBALS];
 } cbase_premises;
 

@@ -31,27 +31,36 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* ---- is it tracked who spawned what? ---- */
 
-/* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
+/* What the instance dict of an object holds, borrowed; or NULL, maybe with an exception. */
+static PyObject *
+in_own_dict(PyObject *obj, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    PyObject *value = dict == NULL ? NULL : PyDict_GetItemWithError(dict, name);
+
+    Py_XDECREF(dict); // the object has it
+    return value;
+}
+
+/* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. Runs
+ * no Python code. */
 static int
 is_tracked(cbase_state *st)
 {
     const cbase_greenlets *g = &st->greenlets;
-    PyObject *settings = PyObject_GenericGetAttr(g->config, st->s_settings);
+    PyObject *settings = in_own_dict(g->config, st->s_settings);
     PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
         setting = PyDict_GetItemWithError(settings, st->s_track_greenlet_tree);
     }
     if (setting != NULL && setting == g->setting) {
-        value = PyObject_GenericGetAttr(setting, st->s_value);
+        value = in_own_dict(setting, st->s_value);
     }
     if (value == NULL) {
         PyErr_Clear(); // whatever it is, gevent will meet it
     }
-    int tracked = value == Py_True;
-    Py_XDECREF(value);
-    Py_XDECREF(settings);
-    return tracked;
+    return value == Py_True;
 }
 
 /* ---- the stack of the spawner ---- */

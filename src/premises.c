@@ -1,9 +1,62 @@
 /* What a native step takes for granted: that certain classes and Python functions of gevent, and
  * what is found under certain global names, are what they were when they were compared.
  *
- * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c.
+ * CAUTION: PyTypeObject.tp_version_tag and PyDictObject.ma_version_tag, as in hooks.c.
  */
 #include "cbase.h"
+
+/* ---- has a namespace changed? ---- */
+
+#if PY_VERSION_HEX >= 0x030C0000
+
+static uint64_t changes; // of any watched namespace; those of gevent's modules hardly ever change
+static int watcher = -1;
+
+static int
+on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
+{
+    (void)event, (void)dict, (void)key, (void)value;
+    changes++;
+    return 0;
+}
+
+/* Whether stamp_of() tells from now on when it has changed. */
+static int
+watch(PyObject *namespace)
+{
+    if (watcher < 0) {
+        watcher = PyDict_AddWatcher(on_change);
+    }
+    if (watcher < 0 || PyDict_Watch(watcher, namespace) < 0) {
+        PyErr_Clear(); // no watcher is left
+        return 0;
+    }
+    return 1;
+}
+
+static uint64_t
+stamp_of(PyObject *namespace)
+{
+    (void)namespace;
+    return changes;
+}
+
+#else
+
+static int
+watch(PyObject *namespace)
+{
+    (void)namespace;
+    return 1;
+}
+
+static uint64_t
+stamp_of(PyObject *namespace)
+{
+    return ((PyDictObject *)namespace)->ma_version_tag;
+}
+
+#endif
 
 /* ---- what was compared ---- */
 
@@ -51,6 +104,8 @@ take_globals(cbase_premises *p, PyObject *globals)
         {
             return -1;
         }
+        p->global[i].watched = watch(p->global[i].namespace);
+        p->global[i].stamp = stamp_of(p->global[i].namespace) - 1; // not looked at yet
     }
     return 0;
 }
@@ -98,6 +153,20 @@ take_classes(cbase_premises *p, PyObject *classes)
     return 0;
 }
 
+static int
+same_names(const cbase_premises *one, const cbase_premises *other)
+{
+    for (Py_ssize_t i = 0; i < one->globals; i++) {
+        if (one->global[i].namespace != other->global[i].namespace
+            || one->global[i].name != other->global[i].name
+            || one->global[i].value != other->global[i].value)
+        {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Whether all but the versions of the classes is the same. */
 static int
 same_parts(const cbase_premises *one, const cbase_premises *other)
@@ -106,7 +175,7 @@ same_parts(const cbase_premises *one, const cbase_premises *other)
            && one->globals == other->globals
            && memcmp(one->class, other->class, sizeof(one->class)) == 0
            && memcmp(one->function, other->function, sizeof(one->function)) == 0
-           && memcmp(one->global, other->global, sizeof(one->global)) == 0;
+           && same_names(one, other);
 }
 
 int
@@ -156,14 +225,19 @@ same_functions(const cbase_premises *p)
 }
 
 static int
-same_globals(const cbase_premises *p)
+same_globals(cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->globals; i++) {
+        uint64_t stamp = stamp_of(p->global[i].namespace);
+        if (p->global[i].watched && p->global[i].stamp == stamp) {
+            continue;
+        }
         PyObject *value = PyDict_GetItemWithError(p->global[i].namespace, p->global[i].name);
         if (value != p->global[i].value) {
             PyErr_Clear();
             return 0;
         }
+        p->global[i].stamp = stamp;
     }
     return 1;
 }
