@@ -20,7 +20,7 @@ _installed = None
 class _Installed:
     """What uninstall() has to know."""
 
-    def __init__(self, originals):
+    def __init__(self, originals, servers):
         #: gevent's own objects, by name
         self.originals = originals
         #: what was made on purpose of our class before install(), and stays so
@@ -29,7 +29,7 @@ class _Installed:
                           _holders([getattr(ours, name) for name in NAMES])}
         #: what install() changed on our class, as (name, former value or nothing)
         self.carried = []
-        self.our_servers = [weakref.ref(server) for server in _servers(ours.BaseServer)
+        self.our_servers = [weakref.ref(server) for server in servers
                             if type(server) is ours.BaseServer]
 
 
@@ -66,10 +66,13 @@ def install(*, datastack=True):
         from gevent import baseserver as gevents
         if gevents.BaseServer is ours.BaseServer:
             return  # our module was put into sys.modules
-        _installed = _Installed({name: getattr(gevents, name) for name in NAMES})
+        servers = _servers(gevents.BaseServer, ours.BaseServer)
+        _installed = _Installed({name: getattr(gevents, name) for name in NAMES}, servers)
+    else:
+        servers = _servers(_installed.originals['BaseServer'])
     old = _installed.originals['BaseServer']
     _carry_patches(old, _installed.carried)
-    _replace(old, ours.BaseServer, old.__subclasses__())
+    _replace(old, ours.BaseServer, old.__subclasses__(), servers)
     _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
 
 
@@ -89,7 +92,7 @@ def uninstall():
     state, _installed = _installed, None
     _replace(ours.BaseServer, state.originals['BaseServer'],
              [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
-             keep={id(ref()) for ref in state.our_servers})
+             _servers(ours.BaseServer), keep={id(ref()) for ref in state.our_servers})
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
     _cbase._stats_start_over(False)  # of those that have left
@@ -133,16 +136,22 @@ def _is_gevents(cls, name, value):
             and function.__qualname__ == '%s.%s' % (cls.__qualname__, name))
 
 
-def _servers(cls):
-    return [server for server in gc.get_objects() if cls in type(server).__mro__]
+def _servers(*classes):
+    """All instances of these classes and of those derived from them, in one scan."""
+    classes = list(classes)
+    for cls in classes:  # which grows
+        classes += type.__subclasses__(cls)
+    ids = set(map(id, classes))  # a metaclass may say how its classes compare
+    return [server for server in gc.get_objects() if id(type(server)) in ids]
 
 
-def _replace(old, new, classes, keep=()):
-    """Give *classes*, which derive from *old*, the base *new*, and move all servers.
+def _replace(old, new, classes, servers, keep=()):
+    """Give *classes*, which derive from *old*, the base *new*, and move those of *servers* that
+    are instances of *old*.
 
     *keep*: id() of instances of *old* itself to leave alone.
     """
-    servers = _servers(old)
+    servers = [server for server in servers if old in type(server).__mro__]
     callbacks = [_Callbacks(old, server) for server in servers]
     for cls in classes:
         try:
@@ -200,13 +209,15 @@ class _Callbacks:
 
 def _holders(objects):
     """Yield (namespace, name, object) for each name in a loaded module bound to one of them."""
-    by_id = {id(obj): obj for obj in objects}
+    ids = set(map(id, objects))
     for key, module in list(sys.modules.items()):
         if not issubclass(type(module), types.ModuleType) or _is_ours(key):
             continue
         namespace = object.__getattribute__(module, '__dict__')  # loads no lazy module
+        if ids.isdisjoint(map(id, list(namespace.values()))):  # as most are: at the speed of C
+            continue
         for name, value in list(namespace.items()):
-            if id(value) in by_id:
+            if id(value) in ids:
                 yield namespace, name, value
 
 
