@@ -5,6 +5,7 @@ and taken out again after it, so the classes of gevent.server and gevent.pywsgi,
 subclass defined in a test module, run on the C class during the test.
 """
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,22 @@ def pytest_collection_modifyitems(config, items):
             (kept if stands(item) else left_out).append(item)
         items[:] = kept
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish():
+    """Thousands of collected tests are no longer looked at, each time, by the collector and by
+    install(), which looks for servers: there are none yet."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def thawed():
+    """The collector looks at everything there is, as in a program."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def stands(item):

@@ -606,7 +606,7 @@ def test_keys_that_are_no_plain_strings(impl):
 
 # -- the collector -----------------------------------------------------------------------
 
-def test_collector_runs_everywhere(impl):
+def test_collector_runs_everywhere(thawed, impl):
     """gc.collect() at each point where the loop calls out."""
     class Result(tuple):
         def __bool__(self):

@@ -221,7 +221,7 @@ def test_protocol_of_the_listener(bench, proto):
     assert closed_proxy(sock)[:3] == (2, 1, proto)
 
 
-def test_what_the_handler_gets(bench):
+def test_what_the_handler_gets(thawed, bench):
     """A tuple of two, and nobody else refers to the socket."""
     one = bench()
     _, sock, address, _ = one.accept()

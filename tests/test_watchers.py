@@ -210,7 +210,7 @@ def test_sockets_with_used_watchers_work(impl, house):
 
 
 @pytest.mark.fast_path('lookups', 'sockets', 'watchers')
-def test_collector_leaves_them_alone(impl, house):
+def test_collector_leaves_them_alone(thawed, impl, house):
     """They are reachable for nobody, yet alive."""
     one = house()
     fd, events = one.visit()
