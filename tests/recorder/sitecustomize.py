@@ -6,6 +6,7 @@ touched, and not before the program itself imports unittest. Processes started b
 record nothing; with SUITE_CHILDREN=cbase they install the drop-in, for tests that start
 their server in a process of its own.
 """
+import gc
 import importlib.machinery
 import json
 import os
@@ -48,6 +49,12 @@ def recording(base):
         seen.setdefault(test.id(), []).append(outcome)
 
     class Result(base):
+        def startTestRun(self):
+            base.startTestRun(self)
+            if os.environ.get('GEVENTTEST_LEAKCHECK'):
+                gc.collect()
+                gc.freeze()  # what was there before can not leak, and is not counted each time
+
         def addSuccess(self, test):
             base.addSuccess(self, test)
             note(test, 'ok')
