@@ -7,7 +7,7 @@ modules of gevent follow, which takes a quarter of an hour; and with GEVENT_SOUR
 folder of an unpacked source distribution of gevent also those that run its examples.
 
 With gevent's leak checks each test is run three times and more, so only one module is, on one
-loop; with GEVENT_CBASE_TESTS=nightly all are, which takes half an hour.
+loop; with GEVENT_CBASE_TESTS=nightly all are, which takes some minutes.
 """
 import json
 import os
