@@ -151,7 +151,7 @@ def _replace(old, new, classes, servers, keep=()):
 
     *keep*: id() of instances of *old* itself to leave alone.
     """
-    servers = [server for server in servers if old in type(server).__mro__]
+    servers = [server for server in servers if issubclass(type(server), old)]
     callbacks = [_Callbacks(old, server) for server in servers]
     for cls in classes:
         try:
@@ -164,7 +164,7 @@ def _replace(old, new, classes, servers, keep=()):
         if type(server) is old and id(server) not in keep:
             server.__class__ = new
     for callback in callbacks:
-        if new in type(callback.server).__mro__:
+        if issubclass(type(callback.server), new):
             callback.move(new)
 
 

@@ -498,6 +498,34 @@ def test_instances():
 
 
 @in_child
+def test_classes_that_cannot_be_compared():
+    """A metaclass may raise: neither its servers nor its other instances are in the way."""
+    from gevent.server import StreamServer
+    import gevent_cbase
+    from helpers import LOOPBACK, ask, echo
+
+    class Hostile(type):
+        def __eq__(cls, other):
+            raise ZeroDivisionError
+        __hash__ = type.__hash__
+
+    class Other(metaclass=Hostile):
+        pass
+
+    class Server(StreamServer, metaclass=Hostile):
+        pass
+    other = Other()
+    other.itself = other  # the collector knows it
+    server = Server(LOOPBACK, echo)
+    server.start()
+    for _ in range(2):
+        gevent_cbase.install()
+        assert loop_is_ours(server) and ask(server) == b'ping'
+        gevent_cbase.uninstall()
+        assert not loop_is_ours(server) and ask(server) == b'ping'
+
+
+@in_child
 def test_instances_of_the_base_class_itself():
     """Those made of gevent.baseserver.BaseServer, before or meanwhile; not those made of ours."""
     import gevent.baseserver
