@@ -382,6 +382,7 @@ def test_descriptor_taken_by_another_socket(impl, house):
     with lowest(fd):
         one.server._do_read()
     other = one.args[3][0]
+    one.open.callback(quietly, other.close)
     assert other.fileno() == fd
     sock.close()
     assert len(watchers(fd)) == (0 if IO is None else 2)
