@@ -13,8 +13,7 @@ import nox
 
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
-FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets',
-              'datastack']
+FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
 #: where another build is tested: what these add is programs of others, started by the dozen, which
 #: takes the time and runs no other C code; benchmarks measure, and packaging builds anew
 LEFT_OUT = ['--ignore=tests/test_%s.py' % name for name in (
