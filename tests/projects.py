@@ -162,7 +162,8 @@ def run(name, ours, source, python, package):
             file.write('[pytest]\n')  # for suites without a configuration: look no further up
         outcome = os.path.join(folder, 'outcome')
         env = {key: value for key, value in os.environ.items()
-               if not key.startswith(('GEVENT_CBASE', 'PYTEST_'))}
+               if key == 'GEVENT_CBASE_WITHOUT'
+               or not key.startswith(('GEVENT_CBASE', 'PYTEST_'))}
         env.update(PYTHONPATH=os.pathsep.join([package, RECORDER]), PROJECTS_OUTCOME=outcome)
         with open(os.path.join(folder, 'output'), 'w+b') as output:
             process = subprocess.Popen(

@@ -460,6 +460,7 @@ def test_of_ours(tmp_path):
     assert grown(Impl('cbase'), tmp_path, '''
         import gevent_cbase
         from gevent_cbase import _info, datastack
+        slow = False  # none of this is done with a loop
         one = server.StreamServer(ADDRESS, handler)
         one.start()
 
