@@ -23,7 +23,7 @@ SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
 nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'paths',
-                        'sanitizers', 'projects']
+                        'loops', 'sanitizers', 'projects']
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
 
@@ -102,9 +102,14 @@ def bench(session):
 
 @nox.session(python=['3.12'])
 def projects(session):
-    """Suites of published projects, stock and drop-in; after ``--`` their names, or ``--all``."""
+    """Suites of published projects, stock and drop-in, with all fast paths and with none; after
+    ``--`` their names, or ``--all``.
+    """
     session.install('-e', '.[test]')
-    session.run('python', 'tests/projects.py', '--cache', session.create_tmp(), *session.posargs)
+    cache = session.create_tmp()
+    for names in '', 'all':
+        session.run('python', 'tests/projects.py', '--cache', cache, *session.posargs,
+                    env={'GEVENT_CBASE_WITHOUT': names})
 
 
 def without(session, names, *args):
@@ -125,11 +130,23 @@ def portable(session):
 
 
 @nox.session(python=['3.12'])
+def loops(session):
+    """What servers do, on the other loops and with gevent in pure Python."""
+    session.install('-e', '.[test]')
+    files = ['tests/test_%s.py' % name for name in (
+        'accept_loop', 'closing', 'errors', 'faults', 'greenlets', 'hostile', 'install',
+        'lifecycle', 'pool_steps', 'spawn', 'stats', 'stream', 'type', 'watchers')]
+    for env in {'GEVENT_LOOP': 'libev-cffi'}, {'GEVENT_LOOP': 'libuv-cffi'}, {'PURE_PYTHON': '1'}:
+        session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
+
+
+@nox.session(python=['3.12'])
 def paths(session):
     """What the fast paths do, and gevent's own suites, with each of them switched off."""
     session.install('-e', '.[test]')
     files = ['tests/test_%s.py' % name for name in (
-        'accept_loop', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream', 'watchers')]
+        'accept_loop', 'closing', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream',
+        'watchers')]
     for name in FAST_PATHS:
         without(session, name, *(session.posargs or files))
 

@@ -15,6 +15,7 @@ import gevent
 import pytest
 from gevent import baseserver, get_hub
 from gevent import pywsgi, server  # noqa: F401 (their classes must exist before install())
+from gevent._compat import PURE_PYTHON
 
 #: gevent's own objects, whatever is installed at the moment
 STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
@@ -37,13 +38,14 @@ def pytest_collection_modifyitems(config, items):
     under the sanitizers so are those of gevent's class, which are the same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
-    if (os.environ.get('GEVENT_CBASE_WITHOUT')
-            or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers'):
-        kept, left_out = [], []
-        for item in items:
-            (kept if stands(item) else left_out).append(item)
-        items[:] = kept
-        config.hook.pytest_deselected(items=left_out)
+    ours_only = (os.environ.get('GEVENT_CBASE_WITHOUT')
+                 or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers')
+    kept, left_out = [], []
+    for item in items:
+        stands = has_paths(item) and not (ours_only and is_stock(item))
+        (kept if stands else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish():
@@ -62,12 +64,18 @@ def thawed():
     gc.freeze()
 
 
-def stands(item):
-    """Whether a test is not of gevent's class, and needs no fast path that is switched off."""
+def has_paths(item):
+    """Whether a test needs no fast path that is switched off, or that gevent in pure Python has
+    not.
+    """
     from gevent_cbase._switches import why_off
     needed = [name for mark in item.iter_markers('fast_path') for name in mark.args]
-    ours = not hasattr(item, 'callspec') or item.callspec.params.get('impl') != 'gevent'
-    return ours and not any(map(why_off, needed))
+    return not any(why_off(name) or PURE_PYTHON and name == 'greenlets' for name in needed)
+
+
+def is_stock(item):
+    """Whether a test is of gevent's class."""
+    return hasattr(item, 'callspec') and item.callspec.params.get('impl') == 'gevent'
 
 
 class Impl:
