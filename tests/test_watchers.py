@@ -351,6 +351,7 @@ def test_missing_watcher(house):
     sock._sock.close()
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_socket_closed_by_its_handler(impl, house):
     """Where that close() runs in C; gevent's own knows of no kept watchers."""
     one = house()
@@ -360,6 +361,7 @@ def test_socket_closed_by_its_handler(impl, house):
     works(*one.accept())
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_raw_socket_closed_first(impl, house):
     """As pywsgi does: the watchers know the descriptor."""
     one = house()
@@ -517,6 +519,7 @@ def test_not_kept_after_uninstall(impl, house):
     assert watchers(fd) == [] and client.recv(1) == b''
 
 
+@pytest.mark.fast_path('lookups', 'sockets', 'watchers')
 def test_closed_by_something_else_than_a_server(impl, house):
     """do_close, bound to an object that has no attributes: no matter, a server is accepting."""
     one = house()
