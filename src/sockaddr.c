@@ -17,7 +17,7 @@ cbase_sockaddr_known(int family)
 
 /* 'a.b.c.d'; inet_ntop() does it through printf, which shows in profiles. */
 static PyObject *
-ipv4_host(const struct in_addr *in)
+new_ipv4_host(const struct in_addr *in)
 {
     const unsigned char *bytes = (const unsigned char *)&in->s_addr;
     char text[INET_ADDRSTRLEN], *end = text;
@@ -34,6 +34,24 @@ ipv4_host(const struct in_addr *in)
         *end++ = '.';
     }
     return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, end - 1 - text);
+}
+
+/* The same; clients that come one after the other from one host have one str in common. */
+static PyObject *
+ipv4_host(const struct in_addr *in)
+{
+    static PyObject *last; // owned
+    static in_addr_t its_address;
+
+    if (last == NULL || in->s_addr != its_address) {
+        PyObject *host = new_ipv4_host(in);
+        if (host == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(last, host);
+        its_address = in->s_addr;
+    }
+    return Py_NewRef(last);
 }
 
 static PyObject *
