@@ -289,9 +289,9 @@ COMMANDS = {
     'wsgiref.simple_server:demo_app -b 127.0.0.1:8080': install_and_serve,
     "python -m pip install -e '.[test]' && python -m pytest -n auto": in_ci,
     "python -m pip install '.[bench]'": install_benchmarks,
-    'python -m gevent_cbase.bench connections --transport tcp --rounds 5 --count 6000 '
+    'python -m gevent_cbase.bench connections --transport tcp --rounds 11 --count 6000 '
     '--plot docs/connections.svg': bench,
-    'python -m gevent_cbase.bench wsgi --rounds 5 --count 2000': bench,
+    'python -m gevent_cbase.bench wsgi --rounds 31 --count 600': bench,
     'python -m gevent_cbase.bench spawn --quick': bench,
     'python tests/scaling.py 3 3000': scaling,
     'python -m gevent_cbase SCRIPT [ARG ...]': runner,
