@@ -3,7 +3,9 @@ import contextlib
 import importlib.util
 import os
 import socket as native
+import subprocess
 import sys
+import textwrap
 import time
 
 import gevent
@@ -181,6 +183,17 @@ def python(impl, *args):
     return [sys.executable] + ([] if impl.stock else ['-m', 'gevent_cbase']) + list(args)
 
 
+def isolated(impl, tmp_path, source, *args):
+    """The lines that a script prints, in a process of its own where warnings are errors."""
+    script = tmp_path / 'script.py'
+    script.write_text(textwrap.dedent(source))
+    run = subprocess.run(
+        python(impl, str(script), *args), env=child_environ(PYTHONWARNINGS='error'), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert (run.returncode, run.stderr) == (0, '')
+    return run.stdout.split('\n')[:-1]
+
+
 def accepts_in_c(impl):
     """Whether stream servers accept without gevent's do_read()."""
     if impl.stock:
@@ -211,6 +224,15 @@ def spying(base, log, *names):
 def descriptors():
     """How many descriptors this process has open."""
     return len(os.listdir('/proc/self/fd'))
+
+
+def is_open(fd):
+    """Whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def outcome(function, *args, **kwargs):

@@ -22,7 +22,8 @@ from gevent import _socket3, get_hub, socket, ssl
 from gevent._socketcommon import cancel_wait_ex
 
 import helpers
-from helpers import LOOPBACK, child_environ, closes_in_c, connect, python, read_all, until
+from helpers import (
+    LOOPBACK, child_environ, closes_in_c, connect, is_open, isolated, read_all, until)
 
 #: the Python functions of gevent that close a socket, in the order in which they run
 STEPS = {getattr(socket.socket, name).__code__: name for name in (
@@ -51,14 +52,6 @@ def pair(impl):
 def quietly(sock):
     with contextlib.suppress(OSError, AttributeError, TypeError, RecursionError):
         sock.close()
-
-
-def is_open(fd):
-    """Whether a descriptor is open."""
-    with contextlib.suppress(OSError):
-        os.fstat(fd)
-        return True
-    return False
 
 
 def expected(impl, names):
@@ -354,17 +347,6 @@ def test_no_python_of_gevent_runs(impl, serve):
     one = serve(impl.StreamServer(LOOPBACK, handle))
     read_all(connect(one))
     assert found == [expected(impl, CLOSE)]
-
-
-def isolated(impl, tmp_path, source, *args):
-    """The lines that a script prints, in a process of its own where warnings are errors."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(source))
-    run = subprocess.run(
-        python(impl, str(script), *args), env=child_environ(PYTHONWARNINGS='error'), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    assert (run.returncode, run.stderr) == (0, '')
-    return run.stdout.split('\n')[:-1]
 
 
 PATCHES = {'close': 2, '_real_close': 2, '_detach_socket': 1, '_drop_events_and_close': 1,

@@ -13,9 +13,7 @@ import re
 import resource
 import socket as native
 import struct
-import subprocess
 import sys
-import textwrap
 import threading
 import types
 import warnings
@@ -30,8 +28,8 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    LOOPBACK, FakeLoop, ask, child_environ, closes_in_c, connect, connect_natively, descriptors,
-    echo, python, read_all, until)
+    LOOPBACK, FakeLoop, ask, closes_in_c, connect, connect_natively, descriptors, echo, is_open,
+    isolated, read_all, until)
 
 CERTIFICATE = os.path.join(os.path.dirname(__file__), 'examples', 'localhost.crt')
 KEY = os.path.join(os.path.dirname(__file__), 'examples', 'localhost.key')
@@ -133,17 +131,6 @@ def default_timeout():
     """Set the default timeout of sockets; put back afterwards."""
     yield native.setdefaulttimeout
     native.setdefaulttimeout(None)
-
-
-def isolated(impl, tmp_path, source, *args):
-    """The lines that a script prints, in a process of its own where warnings are errors."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(source))
-    run = subprocess.run(
-        python(impl, str(script), *args), env=child_environ(PYTHONWARNINGS='error'), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    assert (run.returncode, run.stderr) == (0, '')
-    return run.stdout.split('\n')[:-1]
 
 
 # -- the native steps ---------------------------------------------------------------------
@@ -924,15 +911,6 @@ def test_gevents_socket_given_more(impl, tmp_path, name):
 
 
 # -- closing ------------------------------------------------------------------------------
-
-def is_open(fd):
-    """Whether a descriptor is open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
 
 def closed_proxy(sock):
     """The values of what is in place of the raw socket."""
