@@ -31,19 +31,19 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* ---- is it tracked who spawned what? ---- */
 
-/* What the instance dict of an object holds, borrowed; or NULL, maybe with an exception. */
+/* What the instance dict of an object holds; or NULL, maybe with an exception. */
 static PyObject *
 in_own_dict(PyObject *obj, PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
     PyObject *value = dict == NULL ? NULL : PyDict_GetItemWithError(dict, name);
 
-    Py_XDECREF(dict); // the object has it
+    Py_XINCREF(value);
+    Py_XDECREF(dict);
     return value;
 }
 
-/* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. Runs
- * no Python code. */
+/* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
 static int
 is_tracked(cbase_state *st)
 {
@@ -60,7 +60,10 @@ is_tracked(cbase_state *st)
     if (value == NULL) {
         PyErr_Clear(); // whatever it is, gevent will meet it
     }
-    return value == Py_True;
+    int tracked = value == Py_True;
+    Py_XDECREF(value);
+    Py_XDECREF(settings);
+    return tracked;
 }
 
 /* ---- the stack of the spawner ---- */
