@@ -194,20 +194,20 @@ def isolated(impl, tmp_path, source, *args):
     return run.stdout.split('\n')[:-1]
 
 
+def is_on(name):
+    """Whether a fast path is on, in this process."""
+    from gevent_cbase._fast_paths import FAST_PATHS
+    return FAST_PATHS[name]() is None
+
+
 def accepts_in_c(impl):
     """Whether stream servers accept without gevent's do_read()."""
-    if impl.stock:
-        return False
-    from gevent_cbase._fast_paths import FAST_PATHS
-    return FAST_PATHS['sockets']() is None
+    return not impl.stock and is_on('sockets')
 
 
 def closes_in_c(impl):
     """Whether calls of gevent's socket.close() run in C now."""
-    if impl is not None and impl.stock:
-        return False
-    from gevent_cbase import _stream
-    return _stream.why_closing_off() is None
+    return not impl.stock and is_on('closing')
 
 
 def spying(base, log, *names):

@@ -23,7 +23,7 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    LOOPBACK, child_environ, closes_in_c, connect, is_open, isolated, read_all, until)
+    LOOPBACK, child_environ, closes_in_c, connect, is_on, is_open, isolated, read_all, until)
 
 #: the Python functions of gevent that close a socket, in the order in which they run
 STEPS = {getattr(socket.socket, name).__code__: name for name in (
@@ -63,8 +63,7 @@ def expected(impl, names):
 def test_closing_is_on(impl):
     """Where CPython allows it, for ours, once gevent.server is there."""
     if not impl.stock:
-        from gevent_cbase import _stream
-        assert (_stream.why_closing_off() is None) == (sys.version_info >= (3, 12))
+        assert is_on('closing') == (sys.version_info >= (3, 12))
 
 
 @pytest.mark.parametrize('kind', [
@@ -418,7 +417,7 @@ def test_uninstall_gives_it_back():
         gevent_cbase.install()
         try:
             one, other = socket.socketpair()
-            assert frames(one.close) == ([] if closes_in_c(None) else CLOSE)
+            assert frames(one.close) == ([] if is_on('closing') else CLOSE)
         finally:
             gevent_cbase.uninstall()
         assert frames(other.close) == CLOSE
