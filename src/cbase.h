@@ -301,6 +301,35 @@ int cbase_run_on(PyObject *self, PyObject *attr, PyObject *name);
 /* Whether the instance dict itself holds `name`: 1, 0 or -1. Runs no Python code. */
 int cbase_dict_has(PyObject *self, PyObject *name);
 
+/* ---- dicts.c: has a dict changed? ---- */
+
+/* Instance dicts of servers, of which only the names of hooks count; namespaces of modules. */
+enum { CBASE_INSTANCE, CBASE_NAMESPACE, CBASE_DICT_KINDS };
+
+void cbase_dicts_init(PyObject *const *hook_names);
+/* Whether changes of such dicts can be told. */
+int cbase_dict_can_watch(int kind);
+/* From now on the stamp tells changes of this dict, if they can be told at all: 0 or -1. */
+int cbase_dict_watch(int kind, PyObject *dict);
+
+#if PY_VERSION_HEX >= 0x030C0000
+extern uint64_t cbase_dict_changes[CBASE_DICT_KINDS]; // of any of the dicts
+
+static inline uint64_t
+cbase_dict_stamp(int kind, PyObject *dict)
+{
+    (void)dict;
+    return cbase_dict_changes[kind];
+}
+#else
+static inline uint64_t
+cbase_dict_stamp(int kind, PyObject *dict)
+{
+    (void)kind;
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+#endif
+
 /* ---- hooks.c: look-ups of the accept loop that need not be made again ---- */
 
 extern PyMethodDef cbase_hooks_functions[];

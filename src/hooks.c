@@ -7,99 +7,11 @@
  * instance, takes effect at the next accept. Servers whose classes customize attribute access,
  * or keep one of the names in a property or slot, are left to ordinary attribute access.
  *
- * CAUTION, both watched by the tests of overrides in tests/test_accept_loop.py:
- * - PyTypeObject.tp_version_tag: CPython gives a class a new one whenever it or one of its bases
- *   has changed. Called internal; 0 means "no valid tag" in 3.10 to 3.15.
- * - Changes of a dict: PyDictObject.ma_version_tag (PEP 509) in 3.10 and 3.11, the public dict
- *   watchers since 3.12.
+ * CAUTION, watched by the tests of overrides in tests/test_accept_loop.py:
+ * PyTypeObject.tp_version_tag. CPython gives a class a new one whenever it or one of its bases has
+ * changed. Called internal; 0 means "no valid tag" in 3.10 to 3.15.
  */
 #include "cbase.h"
-
-/* ---- has the dict changed? ---- */
-
-#if PY_VERSION_HEX >= 0x030C0000
-
-static uint64_t changes;                    // of one of the names in any watched dict
-static PyObject *watched[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
-static int watcher = -1;
-
-static int
-on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
-{
-    (void)event, (void)dict, (void)value;
-    /* Interned names are compared by address; anything else counts as one of them. */
-    if (key != NULL && PyUnicode_CheckExact(key) && PyUnicode_CHECK_INTERNED(key)) {
-        int i = 0;
-        while (i < CBASE_HOOK_NAMES && watched[i] != key) {
-            i++;
-        }
-        if (i == CBASE_HOOK_NAMES) {
-            return 0;
-        }
-    }
-    changes++;
-    return 0;
-}
-
-static void
-make_watcher(PyObject *const *names)
-{
-    if (watcher >= 0) {
-        return; // the module was loaded before; interned names are the same
-    }
-    memcpy(watched, names, sizeof(watched));
-    watcher = PyDict_AddWatcher(on_change);
-    if (watcher < 0) {
-        PyErr_Clear(); // all taken: every look-up is made the ordinary way
-    }
-}
-
-static int
-watch(cbase_state *st, PyObject *self, PyObject *dict)
-{
-    (void)st, (void)self;
-    if (watcher < 0) {
-        return -1;
-    }
-#if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
-    /* 3.13 stores into the values that lie in the object without telling the watchers of the
-     * dict that shows them. Setting `__dict__` to the very same dict ends that sharing. */
-    if (Py_TYPE(st->own_dict)->tp_descr_set(st->own_dict, self, dict) < 0) {
-        return -1;
-    }
-#endif
-    return PyDict_Watch(watcher, dict);
-}
-
-static uint64_t
-stamp_of(PyObject *dict)
-{
-    (void)dict;
-    return changes;
-}
-
-#else
-
-static void
-make_watcher(PyObject *const *names)
-{
-    (void)names;
-}
-
-static int
-watch(cbase_state *st, PyObject *self, PyObject *dict)
-{
-    (void)st, (void)self, (void)dict;
-    return 0;
-}
-
-static uint64_t
-stamp_of(PyObject *dict)
-{
-    return ((PyDictObject *)dict)->ma_version_tag;
-}
-
-#endif
 
 /* ---- what the class has ---- */
 
@@ -199,6 +111,23 @@ is_own(const cbase_hooks *h, PyObject *const *in_dict, int i, PyObject *own)
     return in_dict[i] == NULL && h->in_class[i] == own;
 }
 
+/* Has changes of the instance dict told from now on: 0 or -1. */
+static int
+watch(cbase_state *st, PyObject *self, PyObject *dict)
+{
+    if (cbase_dict_watch(CBASE_INSTANCE, dict) < 0) {
+        return -1;
+    }
+#if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
+    /* 3.13 stores into the values that lie in the object without telling the watchers of the
+     * dict that shows them. Setting `__dict__` to the very same dict ends that sharing. */
+    return Py_TYPE(st->own_dict)->tp_descr_set(st->own_dict, self, dict);
+#else
+    (void)st, (void)self;
+    return 0;
+#endif
+}
+
 /* Fills in the rest of h: 1, 0 if the dict cannot be relied on, or -1. */
 static int
 read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
@@ -237,7 +166,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
     }
     h->self = self;
     h->dict = dict;
-    h->stamp = stamp_of(dict);
+    h->stamp = cbase_dict_stamp(CBASE_INSTANCE, dict);
     return 1;
 }
 
@@ -253,18 +182,16 @@ cbase_hooks_init(cbase_state *st)
     };
 
     memcpy(st->hook_names, names, sizeof(names));
-    make_watcher(names);
+    cbase_dicts_init(names);
 }
 
 static PyObject *
 hooks_off(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-#if PY_VERSION_HEX >= 0x030C0000
-    if (watcher < 0) {
+    if (!cbase_dict_can_watch(CBASE_INSTANCE)) {
         return PyUnicode_FromString("all dict watchers of the interpreter are taken");
     }
-#endif
     return Py_NewRef(Py_None);
 }
 
@@ -308,7 +235,7 @@ cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
         return -1;
     }
     int result = 1;
-    if (h->self != self || h->dict != dict || h->stamp != stamp_of(dict)) {
+    if (h->self != self || h->dict != dict || h->stamp != cbase_dict_stamp(CBASE_INSTANCE, dict)) {
         result = read_instance(st, self, dict, h);
     }
     Py_DECREF(dict);

@@ -1,62 +1,9 @@
 /* What a native step takes for granted: that certain classes and Python functions of gevent, and
  * what is found under certain global names, are what they were when they were compared.
  *
- * CAUTION: PyTypeObject.tp_version_tag and PyDictObject.ma_version_tag, as in hooks.c.
+ * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c.
  */
 #include "cbase.h"
-
-/* ---- has a namespace changed? ---- */
-
-#if PY_VERSION_HEX >= 0x030C0000
-
-static uint64_t changes; // of any watched namespace; those of gevent's modules hardly ever change
-static int watcher = -1;
-
-static int
-on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
-{
-    (void)event, (void)dict, (void)key, (void)value;
-    changes++;
-    return 0;
-}
-
-/* Whether stamp_of() tells from now on when it has changed. */
-static int
-watch(PyObject *namespace)
-{
-    if (watcher < 0) {
-        watcher = PyDict_AddWatcher(on_change);
-    }
-    if (watcher < 0 || PyDict_Watch(watcher, namespace) < 0) {
-        PyErr_Clear(); // no watcher is left
-        return 0;
-    }
-    return 1;
-}
-
-static uint64_t
-stamp_of(PyObject *namespace)
-{
-    (void)namespace;
-    return changes;
-}
-
-#else
-
-static int
-watch(PyObject *namespace)
-{
-    (void)namespace;
-    return 1;
-}
-
-static uint64_t
-stamp_of(PyObject *namespace)
-{
-    return ((PyDictObject *)namespace)->ma_version_tag;
-}
-
-#endif
 
 /* ---- what was compared ---- */
 
@@ -104,8 +51,10 @@ take_globals(cbase_premises *p, PyObject *globals)
         {
             return -1;
         }
-        p->global[i].watched = watch(p->global[i].namespace);
-        p->global[i].stamp = stamp_of(p->global[i].namespace) - 1; // not looked at yet
+        PyObject *namespace = p->global[i].namespace;
+        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, namespace) == 0;
+        PyErr_Clear(); // all watchers are taken
+        p->global[i].stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace) - 1; // not looked at yet
     }
     return 0;
 }
@@ -228,7 +177,7 @@ static int
 same_globals(cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->globals; i++) {
-        uint64_t stamp = stamp_of(p->global[i].namespace);
+        uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, p->global[i].namespace);
         if (p->global[i].watched && p->global[i].stamp == stamp) {
             continue;
         }
