@@ -690,8 +690,8 @@ def wait():
 
 def thread():
     gevent.spawn(wait)
-    started.set()
     gevent.sleep(0.01)
+    started.set()
     forever.wait()
 
 started, forever = threading.Event(), threading.Event()

@@ -279,19 +279,33 @@ ENDS = {
         gevent.spawn(connect, server.address)
         server.serve_forever()
         ''', 5, []),
+    # The thread has to rest in its loop by then, and nothing may wake it: one that wants the
+    # interpreter is ended, before CPython 3.14 by unwinding its stack, which is now and then a
+    # crash if greenlets have switched there, whatever runs in them.
     'daemon thread': ('''
         def work():
-            server = StreamServer(('127.0.0.1', 0), echo)
+            server = StreamServer(('127.0.0.1', 0), handle)
             server.start()
             where.append(server.address)
             ready.set()
             server.serve_forever()
 
-        where, ready = [], threading.Event()
-        threading.Thread(target=work, daemon=True).start()
+        def handle(sock, address):
+            handled.append(address)
+            echo(sock, address)
+
+        def rests():
+            with open(f'/proc/self/task/{thread.native_id}/wchan') as function:
+                return len(handled) == 21 and 'poll' in function.read()
+
+        where, handled, ready = [], [], threading.Event()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
         ready.wait()
         print([ask(where[0]) for _ in range(20)].count(b'ping'))
-        client = connect(where[0])
+        connect(where[0]).detach()
+        while not rests():
+            gevent.sleep(0.001)
         ''', 0, ['20']),
     'served at exit': ('''
         import atexit
