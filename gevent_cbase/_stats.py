@@ -2,7 +2,7 @@
 import os
 from typing import NamedTuple
 
-from gevent_cbase import _cbase, _fast_paths, _stream, datastack
+from gevent_cbase import _cbase, _closing, _fast_paths, _stream, datastack
 
 
 class ServerStats(NamedTuple):
@@ -72,7 +72,7 @@ def fast_paths(server):
         'lookups': no_lookups,
         'sockets': no_sockets,
         'watchers': no_sockets or _stream._watchers_off(),
-        'closing': (None if sockets else _why_off('sockets')) or _stream._closing_off(),
+        'closing': (None if sockets else _why_off('sockets')) or _closing.off(),
         'pools': no_pools,
         'greenlets': _why_no_greenlets(server, no_pools),
         'datastack': datastack.why_off(),

@@ -1,14 +1,11 @@
-"""The native steps of stream servers: are they what the installed gevent does? See _premises.
-
-And calls of gevent's socket.close(), which install() has run in C.
-"""
+"""The native steps of stream servers: are they what the installed gevent does? See _premises."""
 import contextlib
 import os
 import socket
 import sys
 import types
 
-from gevent_cbase import _cbase, _premises, _switches
+from gevent_cbase import _cbase, _closing, _premises, _switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
 KNOWN = {
@@ -37,9 +34,6 @@ KNOWN = {
     '_wrefsocket':
         '5e71adb2469bd73f9df7234f1be6179a3b7579ccdcdc3caf3c69a675c4bb2770',
 }
-
-#: whether sockets are closed in C whoever calls their close()
-_everywhere = False
 
 
 def why_off():
@@ -88,6 +82,8 @@ def _prepare():
         return 'gevent makes other sockets'
     if not _layout_is_known(raw):
         return 'unknown layout of socket objects'
+    if _closing.off() is None:
+        _closing.take_over(sock.close)  # before its code is noted
     names = vars(_socket3)
     loop_class, io_class = _watcher_classes()
     # the socket class of the standard library may have been patched away
@@ -103,40 +99,32 @@ def _prepare():
         get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
         cancelled=sock._drop_events_and_close.__defaults__[1],
         close_later=_close_later, failed=do_read)
-    if _closing_off() is None:
-        _cbase._close_take_over(sock.close)
     return None
 
 
 def why_closing_off():
     """Why closing by others than do_close() runs in Python, as text; None if it does not."""
-    return why_off() or _closing_off()
-
-
-def _closing_off():
-    if not hasattr(_cbase, '_close_take_over'):
-        return 'not with this version of CPython'
-    if not _everywhere:
-        return 'install() was not called'
-    return _switches.why_off('closing')
+    return why_off() or _closing.off()
 
 
 def on_install():
     """Have all calls of socket.close() run in C, from now on."""
-    global _everywhere
-    _everywhere = True
-    if 'gevent.server' in sys.modules:
-        prepare()
+    _closing.want(True)
+    _prepare_again()
 
 
 def on_uninstall():
     """Leave nothing of gevent to the native steps."""
-    global _everywhere
-    _everywhere = False
-    if hasattr(_cbase, '_close_give_back'):
-        _cbase._close_give_back()
+    _closing.want(False)
+    _closing.give_back()
+    _prepare_again()
     if hasattr(_cbase, '_drop_watchers'):
         _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
+
+
+def _prepare_again():
+    if 'gevent.server' in sys.modules:
+        prepare()
 
 
 def why_watchers_off():

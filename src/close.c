@@ -1,10 +1,10 @@
 /* Native close of gevent's sockets: for StreamServer.do_close, and for handlers, which call
  * socket.close() themselves more often than not.
  *
- * For the latter, install() has calls of that Python function run here: since CPython 3.12
- * PyFunction_SetVectorcall() allows that, and nothing else about the function changes. What is not
- * exactly a socket as gevent has made it goes on to the function's code. As in stream.c, the step
- * is only taken where gevent's code is known to be what would run.
+ * For the latter, install() has calls of that Python function run here, see
+ * gevent_cbase/_closing.py. What is not exactly a socket as gevent has made it goes on to the
+ * function's code. As in stream.c, the step is only taken where gevent's code is known to be what
+ * would run.
  */
 #include "cbase.h"
 
@@ -229,20 +229,33 @@ cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
 
 /* ---- calls of socket.close() by anyone ---- */
 
-#if PY_VERSION_HEX >= 0x030C0000
+static PyObject *in_charge; // the module that closes them, owned; or NULL
+
+/* close_socket(), if that is wanted now. */
+static int
+close_if_in_charge(PyObject *sock)
+{
+    if (in_charge == NULL) {
+        return 0;
+    }
+    PyObject *module = Py_NewRef(in_charge);
+    Py_INCREF(sock);
+    int done = close_socket(cbase_module_state(module), sock);
+    Py_DECREF(sock);
+    Py_DECREF(module);
+    return done;
+}
+
+#ifdef COMPAT_VECTORCALL_IS_ASKED
 
 static PyFunctionObject *taken;  // gevent's function, owned; or NULL
 static vectorcallfunc as_before; // how calls of it run otherwise
-static PyObject *in_charge;      // the module that has taken it, owned
 
 static PyObject *
 call_close(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
-    if (in_charge != NULL && PyVectorcall_NARGS(nargsf) == 1 && kwnames == NULL) {
-        PyObject *module = Py_NewRef(in_charge), *sock = Py_NewRef(args[0]);
-        int done = close_socket(cbase_module_state(module), sock);
-        Py_DECREF(sock);
-        Py_DECREF(module);
+    if (PyVectorcall_NARGS(nargsf) == 1 && kwnames == NULL) {
+        int done = close_if_in_charge(args[0]);
         if (done != 0) {
             return done < 0 ? NULL : Py_NewRef(Py_None);
         }
@@ -250,20 +263,43 @@ call_close(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *k
     return as_before(function, args, nargsf, kwnames);
 }
 
-/* If somebody else has come after us, what he does is left alone, and comes to call_close(). */
-static PyObject *
-give_back(PyObject *module, PyObject *unused)
+static int
+take(PyObject *function)
 {
-    (void)unused;
-    if (in_charge == module) {
-        if (taken->vectorcall == call_close) {
-            PyFunction_SetVectorcall(taken, as_before);
-            Py_CLEAR(taken);
-        }
-        Py_CLEAR(in_charge);
+    if (taken == NULL) {
+        taken = (PyFunctionObject *)Py_NewRef(function);
+        as_before = taken->vectorcall;
+        compat_set_vectorcall(taken, call_close);
     }
-    Py_RETURN_NONE;
+    return (PyObject *)taken == function;
 }
+
+/* If somebody else has come after us, what he does is left alone, and comes to call_close(). */
+static void
+leave(void)
+{
+    if (taken->vectorcall == call_close) {
+        compat_set_vectorcall(taken, as_before);
+        Py_CLEAR(taken);
+    }
+}
+
+#else
+
+/* The function's code calls _close_done(). */
+static int
+take(PyObject *function)
+{
+    (void)function;
+    return 1;
+}
+
+static void
+leave(void)
+{
+}
+
+#endif
 
 static PyObject *
 take_over(PyObject *module, PyObject *function)
@@ -272,32 +308,46 @@ take_over(PyObject *module, PyObject *function)
         PyErr_SetString(PyExc_TypeError, "a Python function is required");
         return NULL;
     }
-    if (taken == NULL) {
-        taken = (PyFunctionObject *)Py_NewRef(function);
-        as_before = taken->vectorcall;
-        PyFunction_SetVectorcall(taken, call_close);
-    }
-    if ((PyObject *)taken == function) {
+    if (take(function)) {
         Py_XSETREF(in_charge, Py_NewRef(module));
     }
     Py_RETURN_NONE;
 }
 
-#endif
+static PyObject *
+give_back(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    if (in_charge == module) {
+        leave();
+        Py_CLEAR(in_charge);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+close_done(PyObject *module, PyObject *sock)
+{
+    (void)module;
+    int done = close_if_in_charge(sock);
+
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
 
 PyMethodDef cbase_close_functions[] = {
     {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
      PyDoc_STR("_close_descriptor($module, sock, raw, /)\n--\n\n"
                "Close the raw socket of one that is being closed, at once or when the loop has\n"
                "done with its descriptor.")},
-#if PY_VERSION_HEX >= 0x030C0000
     {"_close_take_over", take_over, METH_O,
      PyDoc_STR("_close_take_over($module, function, /)\n--\n\n"
                "Have calls of gevent's function socket.close() run in C.")},
     {"_close_give_back", give_back, METH_NOARGS,
      PyDoc_STR("_close_give_back($module, /)\n--\n\n"
                "Have them run as ever.")},
-#endif
+    {"_close_done", close_done, METH_O,
+     PyDoc_STR("_close_done($module, sock, /)\n--\n\n"
+               "Close a socket as socket.close() of gevent does; False if that has to do it.")},
     {NULL, NULL, 0, NULL},
 };
 

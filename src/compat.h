@@ -126,4 +126,19 @@ compat_is_gone(PyObject *ref)
 #endif
 }
 
+/* Defined where whoever calls a Python function asks for its PyFunctionObject.vectorcall. */
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030C0000
+#define COMPAT_VECTORCALL_IS_ASKED
+
+static inline void
+compat_set_vectorcall(PyFunctionObject *function, vectorcallfunc vectorcall)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyFunction_SetVectorcall(function, vectorcall);
+#else
+    function->vectorcall = vectorcall;
+#endif
+}
+#endif
+
 #endif

@@ -103,8 +103,25 @@ take_classes(cbase_premises *p, PyObject *classes)
 }
 
 static int
-same_names(const cbase_premises *one, const cbase_premises *other)
+has_same_classes(const cbase_premises *one, const cbase_premises *other)
 {
+    return one->classes == other->classes
+           && memcmp(one->class, other->class, sizeof(one->class)) == 0;
+}
+
+static int
+has_same_functions(const cbase_premises *one, const cbase_premises *other)
+{
+    return one->functions == other->functions
+           && memcmp(one->function, other->function, sizeof(one->function)) == 0;
+}
+
+static int
+has_same_names(const cbase_premises *one, const cbase_premises *other)
+{
+    if (one->globals != other->globals) {
+        return 0;
+    }
     for (Py_ssize_t i = 0; i < one->globals; i++) {
         if (one->global[i].namespace != other->global[i].namespace
             || one->global[i].name != other->global[i].name
@@ -114,17 +131,6 @@ same_names(const cbase_premises *one, const cbase_premises *other)
         }
     }
     return 1;
-}
-
-/* Whether all but the versions of the classes is the same. */
-static int
-same_parts(const cbase_premises *one, const cbase_premises *other)
-{
-    return one->classes == other->classes && one->functions == other->functions
-           && one->globals == other->globals
-           && memcmp(one->class, other->class, sizeof(one->class)) == 0
-           && memcmp(one->function, other->function, sizeof(one->function)) == 0
-           && same_names(one, other);
 }
 
 int
@@ -141,15 +147,16 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
         return -1;
     }
     /* Owned from here on; what was owned before stays alive, as it may be in use. */
-    int owned = same_parts(&p, premises);
-    for (Py_ssize_t i = 0; !owned && i < p.functions; i++) {
+    for (Py_ssize_t i = 0; !has_same_functions(&p, premises) && i < p.functions; i++) {
         Py_INCREF(p.function[i].object);
         Py_INCREF(p.function[i].code);
         Py_XINCREF(p.function[i].defaults);
         Py_XINCREF(p.function[i].kwdefaults);
     }
-    if (!owned) {
+    if (!has_same_classes(&p, premises)) {
         Py_INCREF(classes);
+    }
+    if (!has_same_names(&p, premises)) {
         Py_INCREF(globals);
     }
     *premises = p;

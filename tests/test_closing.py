@@ -1,7 +1,7 @@
 """socket.close() of gevent, called by handlers and by everybody else.
 
-While the drop-in is installed, calls of that function run in C on CPython 3.12 and newer, for
-sockets that are as gevent has made them; the function itself stays as it is.
+While the drop-in is installed, calls of that function run in C, for sockets that are as gevent has
+made them; the function itself stays as it is, but for its code object on CPython 3.11.
 """
 import contextlib
 import errno
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import traceback
+import types
 import weakref
 
 import gevent
@@ -23,7 +25,8 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    LOOPBACK, child_environ, closes_in_c, connect, is_on, is_open, isolated, read_all, until)
+    FRAMES_OF_CLOSE, LOOPBACK, child_environ, closes_in_c, connect, is_on, is_open, isolated,
+    read_all, until)
 
 #: the Python functions of gevent that close a socket, in the order in which they run
 STEPS = {getattr(socket.socket, name).__code__: name for name in (
@@ -56,14 +59,13 @@ def quietly(sock):
 
 def expected(impl, names):
     """What is seen of gevent's functions."""
-    return [] if closes_in_c(impl) else names
+    return names[:FRAMES_OF_CLOSE] if closes_in_c(impl) else names
 
 
 @pytest.mark.fast_path('sockets', 'closing')
 def test_closing_is_on(impl):
-    """Where CPython allows it, for ours, once gevent.server is there."""
-    if not impl.stock:
-        assert is_on('closing') == (sys.version_info >= (3, 12))
+    """For ours, once gevent.server is there."""
+    assert is_on('closing') is not impl.stock
 
 
 @pytest.mark.parametrize('kind', [
@@ -251,6 +253,27 @@ def test_the_function_stays_as_it_is(impl):
     assert 'def close(self):' in inspect.getsource(close)
 
 
+def test_traced(impl):
+    """Whoever traces lines sees those of the function, one after the other."""
+    lines, start = inspect.getsourcelines(socket.socket.close)
+    first, *body = [number for number, line in enumerate(lines, start)
+                    if line.strip() and '#' not in line]
+    seen = []
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_name == 'close' and frame.f_code.co_filename == _socket3.__file__:
+            seen.append((event, frame.f_lineno))
+            return trace
+        return None
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        socket.socket.close(Namesake())
+    finally:
+        sys.settrace(former)
+    assert seen == [('call', first), *[('line', number) for number in body], ('return', body[-1])]
+
+
 def test_unusual_calls(pair):
     """By keyword, unbound, with too much, with the wrong thing."""
     sock, other = pair()
@@ -417,10 +440,37 @@ def test_uninstall_gives_it_back():
         gevent_cbase.install()
         try:
             one, other = socket.socketpair()
-            assert frames(one.close) == ([] if is_on('closing') else CLOSE)
+            assert frames(one.close) == (CLOSE[:FRAMES_OF_CLOSE] if is_on('closing') else CLOSE)
         finally:
             gevent_cbase.uninstall()
         assert frames(other.close) == CLOSE
+
+
+def does_nothing(self):
+    pass
+
+
+def test_uninstall_leaves_what_came_after():
+    """Code that somebody else gives to the function while the drop-in is installed."""
+    import gevent_cbase
+    close = socket.socket.close
+    before = close.__code__
+    gevent_cbase.install()
+    try:
+        one, other = socket.socketpair()
+        installed = close.__code__
+        close.__code__ = does_nothing.__code__
+        one.close()
+        assert not one.closed
+        gevent_cbase.uninstall()
+        assert close.__code__ is does_nothing.__code__
+        close.__code__ = installed
+        assert frames(one.close) == CLOSE and one.closed
+        gevent_cbase.install()
+        assert frames(other.close) == (CLOSE[:FRAMES_OF_CLOSE] if is_on('closing') else CLOSE)
+    finally:
+        gevent_cbase.uninstall()
+    assert close.__code__ is before
 
 
 FRAMES = '''
@@ -471,5 +521,118 @@ def test_not_without_install():
         [sys.executable, '-c', code], env=child_environ(GEVENT_CBASE_WITHOUT=''), text=True,
         capture_output=True, timeout=60)
     assert done.stderr == '' and done.stdout in (
-        'True install() was not called\n', 'True not with this version of CPython\n',
-        'True not built on this platform\n')
+        'True install() was not called\n', 'True not built on this platform\n')
+
+
+# -- a code object that begins with a call, on CPython 3.11 ---------------------------------------
+
+def classify(value, *more, limit=10, **options):
+    """Loops, jumps both ways, comprehensions, a call over several lines."""
+    found = []
+    for number in range(value):
+        if number % 3 == 0:
+            continue
+        while number > limit:
+            number -= 4
+        found.append(
+            number,
+        )
+    else:
+        found += [2 * one for one in more] + sorted(options)
+    return found if found else None
+
+
+def refuse(value):
+    raise LookupError(value)
+
+
+def count(value):
+    yield value
+
+
+def guard(value):
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
+def outer(value):
+    return lambda: value
+
+
+def nothing():
+    pass
+
+
+if sys.version_info[:2] == (3, 11):
+    from gevent_cbase._closing import beginning_with
+
+    def events(function, *args, **kwargs):
+        """What a tracer sees of it, and its result."""
+        seen = []
+
+        def trace(frame, event, arg):
+            if frame.f_code.co_name == function.__name__:
+                seen.append((event, frame.f_lineno))
+            return trace
+        former = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            result = function(*args, **kwargs)
+        except LookupError as ex:
+            result = ex.args, [line for _, line in traceback.walk_tb(ex.__traceback__)][1:]
+        finally:
+            sys.settrace(former)
+        return seen, result
+
+    def with_beginning(function, decide):
+        code = beginning_with(decide, function.__code__)
+        return types.FunctionType(code, function.__globals__, function.__name__,
+                                  function.__defaults__)
+
+    @pytest.mark.parametrize('function', [classify, refuse])
+    @pytest.mark.parametrize('value', [0, 1, 30])
+    def test_goes_on_as_ever(function, value):
+        """If the call says no: same result, same events, same lines in tracebacks."""
+        asked = []
+        copy = with_beginning(function, asked.append)
+        copy.__kwdefaults__ = function.__kwdefaults__
+        options = {'x': 1, 'limit': 5} if function is classify else {}
+        for _ in range(20):  # the interpreter specializes code that runs often
+            assert events(copy, value, **options) == events(function, value, **options)
+        assert asked == [value] * 20
+        assert (list(copy.__code__.co_positions())[-5:]
+                == list(function.__code__.co_positions())[-5:])
+
+    def test_done():
+        """If it says yes: None, and nothing else runs."""
+        copy = with_beginning(refuse, callable)
+        for _ in range(20):
+            assert copy(len) is None
+        with pytest.raises(LookupError):
+            copy(1)
+
+    def test_call_that_fails():
+        """Its error has the function's first line in the traceback."""
+        with pytest.raises(TypeError) as caught:
+            with_beginning(refuse, len)(1)
+        tb = caught.tb.tb_next
+        assert tb.tb_frame.f_code.co_name == 'refuse' and tb.tb_next is None
+        assert tb.tb_lineno == refuse.__code__.co_firstlineno + 1
+
+    @pytest.mark.parametrize('function', [count, guard, outer, outer(1), nothing])
+    def test_other_kinds_of_code(function):
+        """Are refused."""
+        with pytest.raises(ValueError, match='^code of an unknown kind$'):
+            beginning_with(len, function.__code__)
+
+    def test_code_of_another_kind_is_left_alone(monkeypatch):
+        """With nothing but closing off."""
+        from gevent_cbase import _closing
+        monkeypatch.setattr(_closing, '_unknown', None)
+        monkeypatch.setattr(_closing, '_given', None)
+        code = guard.__code__
+        _closing._give_code(guard)
+        assert guard.__code__ is code and _closing._unknown == 'code of an unknown kind'
+        assert _closing._given is None
