@@ -291,7 +291,7 @@ COMMANDS = {
     "python -m pip install '.[bench]'": install_benchmarks,
     'python -m gevent_cbase.bench connections --transport tcp --rounds 11 --count 6000 '
     '--plot docs/connections.svg': bench,
-    'python -m gevent_cbase.bench wsgi --rounds 31 --count 600': bench,
+    'python -m gevent_cbase.bench wsgi --rounds 31 --count 1500': bench,
     'python -m gevent_cbase.bench spawn --quick': bench,
     'python tests/scaling.py 3 3000': scaling,
     'python -m gevent_cbase SCRIPT [ARG ...]': runner,
