@@ -51,7 +51,7 @@ def give_back():
 def _give_code(close):
     global _function, _own, _given, _unknown
     code = close.__code__
-    if _given and code is _given:
+    if code is _given:
         return
     if code is not _own:
         try:

@@ -117,7 +117,7 @@ def on_uninstall():
     """Leave nothing of gevent to the native steps."""
     _closing.want(False)
     _closing.give_back()
-    _prepare_again()
+    _prepare_again()  # close() may have another code now
     if hasattr(_cbase, '_drop_watchers'):
         _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
 

@@ -147,11 +147,13 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
         return -1;
     }
     /* Owned from here on; what was owned before stays alive, as it may be in use. */
-    for (Py_ssize_t i = 0; !has_same_functions(&p, premises) && i < p.functions; i++) {
-        Py_INCREF(p.function[i].object);
-        Py_INCREF(p.function[i].code);
-        Py_XINCREF(p.function[i].defaults);
-        Py_XINCREF(p.function[i].kwdefaults);
+    if (!has_same_functions(&p, premises)) {
+        for (Py_ssize_t i = 0; i < p.functions; i++) {
+            Py_INCREF(p.function[i].object);
+            Py_INCREF(p.function[i].code);
+            Py_XINCREF(p.function[i].defaults);
+            Py_XINCREF(p.function[i].kwdefaults);
+        }
     }
     if (!has_same_classes(&p, premises)) {
         Py_INCREF(classes);

@@ -25,8 +25,7 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    FRAMES_OF_CLOSE, LOOPBACK, child_environ, closes_in_c, connect, is_on, is_open, isolated,
-    read_all, until)
+    FRAMES_OF_CLOSE, LOOPBACK, child_environ, connect, is_on, is_open, isolated, read_all, until)
 
 #: the Python functions of gevent that close a socket, in the order in which they run
 STEPS = {getattr(socket.socket, name).__code__: name for name in (
@@ -59,7 +58,12 @@ def quietly(sock):
 
 def expected(impl, names):
     """What is seen of gevent's functions."""
-    return names[:FRAMES_OF_CLOSE] if closes_in_c(impl) else names
+    return names if impl.stock else with_ours(names)
+
+
+def with_ours(names):
+    """The same while the drop-in is installed."""
+    return names[:FRAMES_OF_CLOSE] if is_on('closing') else names
 
 
 @pytest.mark.fast_path('sockets', 'closing')
@@ -253,25 +257,32 @@ def test_the_function_stays_as_it_is(impl):
     assert 'def close(self):' in inspect.getsource(close)
 
 
+def events(function, *args, **kwargs):
+    """What a tracer sees of it, and its result."""
+    seen = []
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_name == function.__name__:
+            seen.append((event, frame.f_lineno))
+        return trace
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        result = function(*args, **kwargs)
+    except LookupError as ex:
+        result = ex.args, [line for _, line in traceback.walk_tb(ex.__traceback__)][1:]
+    finally:
+        sys.settrace(former)
+    return seen, result
+
+
 def test_traced(impl):
     """Whoever traces lines sees those of the function, one after the other."""
     lines, start = inspect.getsourcelines(socket.socket.close)
     first, *body = [number for number, line in enumerate(lines, start)
                     if line.strip() and '#' not in line]
-    seen = []
-
-    def trace(frame, event, arg):
-        if frame.f_code.co_name == 'close' and frame.f_code.co_filename == _socket3.__file__:
-            seen.append((event, frame.f_lineno))
-            return trace
-        return None
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        socket.socket.close(Namesake())
-    finally:
-        sys.settrace(former)
-    assert seen == [('call', first), *[('line', number) for number in body], ('return', body[-1])]
+    assert events(socket.socket.close, Namesake()) == (
+        [('call', first), *[('line', number) for number in body], ('return', body[-1])], None)
 
 
 def test_unusual_calls(pair):
@@ -440,7 +451,7 @@ def test_uninstall_gives_it_back():
         gevent_cbase.install()
         try:
             one, other = socket.socketpair()
-            assert frames(one.close) == (CLOSE[:FRAMES_OF_CLOSE] if is_on('closing') else CLOSE)
+            assert frames(one.close) == with_ours(CLOSE)
         finally:
             gevent_cbase.uninstall()
         assert frames(other.close) == CLOSE
@@ -467,7 +478,7 @@ def test_uninstall_leaves_what_came_after():
         close.__code__ = installed
         assert frames(one.close) == CLOSE and one.closed
         gevent_cbase.install()
-        assert frames(other.close) == (CLOSE[:FRAMES_OF_CLOSE] if is_on('closing') else CLOSE)
+        assert frames(other.close) == with_ours(CLOSE)
     finally:
         gevent_cbase.uninstall()
     assert close.__code__ is before
@@ -567,24 +578,6 @@ def nothing():
 
 if sys.version_info[:2] == (3, 11):
     from gevent_cbase._closing import beginning_with
-
-    def events(function, *args, **kwargs):
-        """What a tracer sees of it, and its result."""
-        seen = []
-
-        def trace(frame, event, arg):
-            if frame.f_code.co_name == function.__name__:
-                seen.append((event, frame.f_lineno))
-            return trace
-        former = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            result = function(*args, **kwargs)
-        except LookupError as ex:
-            result = ex.args, [line for _, line in traceback.walk_tb(ex.__traceback__)][1:]
-        finally:
-            sys.settrace(former)
-        return seen, result
 
     def with_beginning(function, decide):
         code = beginning_with(decide, function.__code__)
