@@ -261,7 +261,7 @@ give_up(cbase_state *st, PyObject *self, PyObject *exc)
     if (cbase_run(self, st->s_close) < 0) {
         return -1;
     }
-    err = PyObject_GetAttrString(st->sys, "stderr");
+    err = cbase_attr(st->sys, "stderr");
     if (err == NULL) {
         return -1;
     }

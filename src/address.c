@@ -26,7 +26,7 @@ has_colon(PyObject *text)
 static PyObject *
 call_method(PyObject *text, const char *name, PyObject *args)
 {
-    PyObject *method = args == NULL ? NULL : PyObject_GetAttrString(text, name);
+    PyObject *method = args == NULL ? NULL : cbase_attr(text, name);
     PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
 
     Py_XDECREF(method);

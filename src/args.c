@@ -83,7 +83,7 @@ cbase_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs, PyOb
 {
     size_t count = (size_t)nargs + (kwnames == NULL ? 0 : (size_t)PyTuple_GET_SIZE(kwnames));
     PyObject *module = PyImport_ImportModule("gevent_cbase._frame");
-    PyObject *call = module == NULL ? NULL : PyObject_GetAttrString(module, "call");
+    PyObject *call = module == NULL ? NULL : cbase_attr(module, "call");
     PyObject *result = NULL;
 
     Py_XDECREF(module);

@@ -5,6 +5,16 @@
  */
 #include "cbase.h"
 
+PyObject *
+cbase_attr(PyObject *obj, const char *name)
+{
+    PyObject *interned = PyUnicode_InternFromString(name);
+    PyObject *value = interned == NULL ? NULL : PyObject_GetAttr(obj, interned);
+
+    Py_XDECREF(interned);
+    return value;
+}
+
 int
 cbase_has(PyObject *obj, PyObject *name)
 {

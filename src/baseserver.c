@@ -78,12 +78,11 @@ static PyObject *
 new_pool(PyObject *size)
 {
     PyObject *module = PyImport_ImportModule("gevent.pool");
-    PyObject *pool = NULL;
+    PyObject *class = module == NULL ? NULL : cbase_attr(module, "Pool");
+    PyObject *pool = class == NULL ? NULL : PyObject_CallOneArg(class, size);
 
-    if (module != NULL) {
-        pool = PyObject_CallMethod(module, "Pool", "O", size);
-        Py_DECREF(module);
-    }
+    Py_XDECREF(class);
+    Py_XDECREF(module);
     return pool;
 }
 

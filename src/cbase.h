@@ -279,6 +279,9 @@ int cbase_no_args(const char *function, Py_ssize_t nargs, PyObject *kwnames);
 
 /* ---- attrs.c: attributes of a server; alone in touching the instance `__dict__` ---- */
 
+/* getattr(obj, name). Not PyObject_GetAttrString(): CPython's method cache keeps the string of
+ * each such call, up to thousands. */
+PyObject *cbase_attr(PyObject *obj, const char *name);
 /* hasattr(): 1, 0 or -1. */
 int cbase_has(PyObject *obj, PyObject *name);
 /* self.__dict__.pop(name, None); *value, if wanted, receives what was there or NULL. */

@@ -416,7 +416,7 @@ find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
     for (size_t i = 0; i < Py_ARRAY_LENGTH(fields); i++) {
         PyObject *value = NULL;
         if (fields[i].name != NULL
-            && (value = PyObject_GetAttrString(made, fields[i].name)) == NULL) {
+            && (value = cbase_attr(made, fields[i].name)) == NULL) {
             return -1;
         }
         *fields[i].offset = find_field(made, fresh, value);

@@ -69,8 +69,8 @@ cbase_hub_drop(cbase_state *st)
 static PyObject *
 find_local(PyObject *module)
 {
-    PyObject *capi = PyObject_GetAttrString(module, "__pyx_capi__");
-    PyObject *class = capi == NULL ? NULL : PyObject_GetAttrString(module, "_Threadlocal");
+    PyObject *capi = cbase_attr(module, "__pyx_capi__");
+    PyObject *class = capi == NULL ? NULL : cbase_attr(module, "_Threadlocal");
     PyObject *capsule = class == NULL ? NULL : PyMapping_GetItemString(capi, "_threadlocal");
     PyObject **local = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
 
@@ -89,8 +89,8 @@ cbase_hub_init(cbase_state *st)
     cbase_hub *h = &st->hub;
     PyObject *module = PyImport_ImportModule("gevent._hub_local");
 
-    if (module != NULL && (h->get_hub = PyObject_GetAttrString(module, "get_hub")) != NULL
-        && (h->get_hub_noargs = PyObject_GetAttrString(module, "get_hub_noargs")) != NULL)
+    if (module != NULL && (h->get_hub = cbase_attr(module, "get_hub")) != NULL
+        && (h->get_hub_noargs = cbase_attr(module, "get_hub_noargs")) != NULL)
     {
         h->local = Py_XNewRef(find_local(module));
     }

@@ -104,7 +104,7 @@ format_handle(cbase_state *st, PyObject *self, PyObject *handle, PyObject *bound
         Py_XDECREF(repr);
         return text;
     }
-    PyObject *type = PyObject_GetAttrString(self, "__class__");
+    PyObject *type = cbase_attr(self, "__class__");
     PyObject *type_name = type == NULL ? NULL : PyObject_GetAttr(type, st->s___name__);
     PyObject *name = type_name == NULL ? NULL : PyObject_GetAttr(handle, st->s___name__);
     if (name != NULL) {

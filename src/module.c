@@ -9,7 +9,7 @@ import_from(const char *module_name, const char *name)
     PyObject *value = NULL;
 
     if (module != NULL) {
-        value = PyObject_GetAttrString(module, name);
+        value = cbase_attr(module, name);
         Py_DECREF(module);
     }
     return value;
@@ -102,7 +102,7 @@ module_exec(PyObject *module)
     if (cbase_stats_init(module, st) < 0) {
         return -1;
     }
-    st->handle_and_close = PyObject_GetAttrString(module, "_handle_and_close_when_done");
+    st->handle_and_close = cbase_attr(module, "_handle_and_close_when_done");
     return st->handle_and_close == NULL ? -1 : cbase_type_create(module, st);
 }
 

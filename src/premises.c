@@ -86,7 +86,7 @@ take_classes(cbase_premises *p, PyObject *classes)
             PyErr_SetString(PyExc_TypeError, "a premise is a class");
             return -1;
         }
-        PyObject *found = PyObject_GetAttrString(cls, "__init__"); // gives it a version
+        PyObject *found = cbase_attr(cls, "__init__"); // gives it a version
         Py_XDECREF(found);
         if (found == NULL) {
             return -1;
@@ -205,8 +205,10 @@ static int
 prepare(const char *module)
 {
     PyObject *imported = PyImport_ImportModule(module);
-    PyObject *result = imported == NULL ? NULL : PyObject_CallMethod(imported, "prepare", NULL);
+    PyObject *function = imported == NULL ? NULL : cbase_attr(imported, "prepare");
+    PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
 
+    Py_XDECREF(function);
     Py_XDECREF(imported);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

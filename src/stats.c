@@ -289,7 +289,7 @@ start_over(PyObject *module, PyObject *all)
 int
 cbase_stats_init(PyObject *module, cbase_state *st)
 {
-    st->forget_counters = PyObject_GetAttrString(module, "_stats_forget");
+    st->forget_counters = cbase_attr(module, "_stats_forget");
     return st->forget_counters == NULL ? -1 : 0;
 }
 

@@ -235,7 +235,7 @@ has_known_layout(PyObject *module, PyObject *args)
 static Py_ssize_t
 slot_offset(PyTypeObject *type, const char *name)
 {
-    PyObject *descr = PyObject_GetAttrString((PyObject *)type, name);
+    PyObject *descr = cbase_attr((PyObject *)type, name);
     Py_ssize_t offset = -1;
 
     if (descr == NULL) {
@@ -301,7 +301,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         || cbase_premises_set(&given.accept, accept) < 0
         || cbase_premises_set(&given.close, close) < 0 || find_slots(&given) < 0
         || (given.close_descriptor == NULL
-            && (given.close_descriptor = PyObject_GetAttrString(module, "_close_descriptor"))
+            && (given.close_descriptor = cbase_attr(module, "_close_descriptor"))
                    == NULL))
     {
         return NULL;
