@@ -39,11 +39,14 @@ def _prepare():
     raw_class = hub.TrackedRawGreenlet
     if isinstance(Greenlet.spawn.__func__, types.FunctionType):
         return 'not with gevent in pure Python'
+    from gevent import _gevent_cgreenlet, _greenlet_primitives
     for cls in Greenlet, raw_class:
         if not cls.__flags__ & IMMUTABLE:
             return '%s may be changed' % cls.__name__
         if cls.__setattr__ is not object.__setattr__:
             return '%s sets attributes in its own way' % cls.__name__
+        if cls.switch is not greenlet.switch:
+            return '%s switches in its own way' % cls.__name__
     for cls, name in ((Greenlet, '_run'), (raw_class, 'spawning_greenlet'),
                       (raw_class, 'spawn_tree_locals'), (raw_class, 'loop')):
         if hasattr(getattr(cls, name, None), '__set__'):
@@ -64,6 +67,9 @@ def _prepare():
               or _premises.not_plain(type(setting), object))
     if reason is not None:
         return reason
+    fresh = Greenlet.__new__(Greenlet)
+    if fresh.parent is not getcurrent():
+        return 'greenlets are born with another parent'
     classes, names = (type(config), type(setting)), vars(hub)
     get_hub = _hub_local.get_hub_noargs
     _cbase._greenlets_prepare(
@@ -71,9 +77,11 @@ def _prepare():
         raw=(classes, tuple(raw.values()),
              ((names, '_get_hub_noargs', get_hub), (names, 'GEVENT_CONFIG', config),
               (names, 'TrackedRawGreenlet', raw_class))),
-        made=Greenlet(_prepare), fresh=Greenlet.__new__(Greenlet),
+        made=Greenlet(_prepare), fresh=fresh,
         limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
         getcurrent=getcurrent, config=config, setting=setting, spawn_raw=hub.spawn_raw,
-        raw_class=raw_class, set_run=vars(greenlet)['run'],
-        set_parent=vars(greenlet)['parent'])
+        raw_class=raw_class, run=vars(greenlet)['run'], parent=vars(greenlet)['parent'],
+        switch_method=vars(greenlet)['switch'],
+        loop=vars(_greenlet_primitives.SwitchOutGreenletWithLoop)['loop'],
+        exports=_gevent_cgreenlet)
     return None

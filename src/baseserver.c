@@ -461,10 +461,7 @@ cbase_type_create(PyObject *module, cbase_state *st)
     st->own_full = own(type, st->s_full);
     st->own_do_handle = own(type, st->s_do_handle);
     st->own_do_close = own(type, st->s_do_close);
-    st->own_dict = own(type, st->s___dict__);
-    if (st->own_full == NULL || st->own_do_handle == NULL || st->own_do_close == NULL
-        || st->own_dict == NULL)
-    {
+    if (st->own_full == NULL || st->own_do_handle == NULL || st->own_do_close == NULL) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "BaseServer", (PyObject *)type);

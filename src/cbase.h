@@ -44,6 +44,20 @@ typedef struct {
     PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
 } cbase_hooks;
 
+/* lookups.c: what was found under one name. Nothing here is owned: the class or the dict owns it
+ * as long as the memo is valid. */
+typedef struct {
+    PyTypeObject *type;   // compared only
+    unsigned int version; // in which
+    PyObject *attr;       // this is there, or NULL: nothing
+} cbase_in_class;
+
+typedef struct {
+    PyObject *dict;  // compared only
+    uint64_t stamp;  // with which
+    PyObject *value; // this is there, or NULL: nothing
+} cbase_in_dict;
+
 /* premises.c: what a native step takes for granted about gevent. Owned, never freed. */
 #define CBASE_CLASSES   5
 #define CBASE_FUNCTIONS 8
@@ -87,6 +101,8 @@ typedef struct {
     PyObject *close_later;      // gevent_cbase._stream._close_later
     PyObject *failed;           // gevent_cbase._stream.do_read
     PyObject *close_descriptor; // the function _close_descriptor
+    cbase_in_dict overridden;   // cancel_waits_close_and_then() of the hub
+    cbase_in_class closing_fd;  // of loops
 } cbase_stream;
 
 /* pool_steps.c: gevent.pool.Pool. Owned, never freed. */
@@ -114,10 +130,18 @@ typedef struct {
     PyObject *spawn_function;        // of the class method Greenlet.spawn
     PyObject *spawn_raw;
     PyObject *get_hub, *getcurrent;
-    PyObject *set_run, *set_parent; // attributes of class greenlet
-    PyObject *config, *setting;     // gevent.config, and its setting track_greenlet_tree
-    Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals,
-        spawning_stack; // offsets
+    const PyGetSetDef *run, *parent;        // attributes of class greenlet
+    PyObject *switch_method;                // its descriptor there
+    PyTypeObject *hub_class;                // the class of hubs that start() knows
+    const PyGetSetDef *loop;                // attribute of it
+    PyObject *config, *setting;             // gevent.config, and its setting track_greenlet_tree
+    cbase_in_dict settings, tracked, value; // on the way to the value of that setting
+    cbase_in_class spawners;                // classes of them, and `spawn_tree_locals`
+    cbase_in_dict locals;
+    PyObject **spawn_callbacks; // gevent's variable, what Greenlet.start() calls; or NULL: unknown
+    cbase_in_class run_callback; // of loops
+    Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals, spawning_stack,
+        start_event; // offsets
     /* The last stack that gevent has made, and the Python frames it stands for. */
     PyObject *stack;
     int limit, depth;
@@ -135,6 +159,8 @@ typedef struct {
     int in_dict;                        // the attribute is in its `__dict__`
     uint64_t thread;                    // for which
     PyObject *dict;                     // this is its `__dict__`, owned; or NULL
+    cbase_in_dict hub;                  // what is in that
+    cbase_in_class loop;                // attribute of hubs
 } cbase_hub;
 
 /* stats.c: what is counted about one server. */
@@ -176,7 +202,6 @@ typedef struct {
     PyObject *kw_timeout, *kw_block_timeout, *kw_blocking_timeout; // keyword names of calls
 
     PyObject *own_full, *own_do_handle, *own_do_close; // descriptors in BaseServer
-    PyObject *own_dict;                                // and that of `__dict__`
 
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
     unsigned long closes;
@@ -273,6 +298,16 @@ typedef struct {
 /* Fills out[i] with the borrowed argument of names[i], or NULL if it was not given. */
 int cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames, PyObject **out);
+/* function(), without the interpreter's detours if it is a built-in one that has no parameters. */
+static inline PyObject *
+cbase_call_no_args(PyObject *function)
+{
+    if (PyCFunction_CheckExact(function) && PyCFunction_GET_FLAGS(function) == METH_NOARGS) {
+        return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), NULL);
+    }
+    return PyObject_CallNoArgs(function);
+}
+
 /* For functions that take positional arguments only. */
 int cbase_no_keywords(const char *function, PyObject *kwnames);
 int cbase_no_args(const char *function, Py_ssize_t nargs, PyObject *kwnames);
@@ -306,14 +341,18 @@ int cbase_dict_has(PyObject *self, PyObject *name);
 
 /* ---- dicts.c: has a dict changed? ---- */
 
-/* Instance dicts of servers, of which only the names of hooks count; namespaces of modules. */
+/* Instance dicts of servers, of which only the names of hooks count; those of gevent, as
+ * namespaces of its modules. */
 enum { CBASE_INSTANCE, CBASE_NAMESPACE, CBASE_DICT_KINDS };
 
-void cbase_dicts_init(PyObject *const *hook_names);
+void cbase_dicts_init(const cbase_state *st);
 /* Whether changes of such dicts can be told. */
 int cbase_dict_can_watch(int kind);
-/* From now on the stamp tells changes of this dict, if they can be told at all: 0 or -1. */
-int cbase_dict_watch(int kind, PyObject *dict);
+/* From now on the stamp tells changes of this dict, if they can be told at all: 0 or -1. `obj`:
+ * whose instance dict it is, or NULL. */
+int cbase_dict_watch(int kind, PyObject *obj, PyObject *dict);
+/* No other keys than exact str: looking one up then runs no Python code. */
+int cbase_dict_has_plain_keys(PyObject *dict);
 
 #if PY_VERSION_HEX >= 0x030C0000
 extern uint64_t cbase_dict_changes[CBASE_DICT_KINDS]; // of any of the dicts
@@ -332,6 +371,28 @@ cbase_dict_stamp(int kind, PyObject *dict)
     return ((PyDictObject *)dict)->ma_version_tag;
 }
 #endif
+
+/* ---- lookups.c: look-ups on objects of gevent that need not be made again ---- */
+
+/* getattr(obj, name), short for what the class computes in C. */
+PyObject *cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *name);
+/* getattr(args[0], name)(*args[1:]), short for methods of what has no instance dict. */
+PyObject *cbase_call_method(const cbase_state *st, cbase_in_class *memo, PyObject *name,
+                            PyObject *const *args, size_t nargs);
+/* Whether instances of a class have in their instance dict alone what they have under a name. */
+int cbase_class_lacks(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type,
+                      PyObject *name);
+/* What is in a dict, or in the instance dict of an object, owned; or NULL without an exception.
+ * The memo is for that dict. */
+PyObject *cbase_in_dict_get(const cbase_state *st, cbase_in_dict *memo, PyObject *dict,
+                            PyObject *name);
+PyObject *cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name);
+/* Whether the instance dict of an object has nothing under a name; no, if that is not known. */
+int cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name);
+/* The variable of that name, which a compiled module shares with others; or NULL with an
+ * exception.
+ */
+PyObject **cbase_exported(PyObject *module, const char *name);
 
 /* ---- hooks.c: look-ups of the accept loop that need not be made again ---- */
 
@@ -462,6 +523,8 @@ void cbase_bound_drop(cbase_state *st);
 void cbase_hub_init(cbase_state *st);
 /* get_hub(), which is gevent's function or any other. */
 PyObject *cbase_hub_get(cbase_state *st, PyObject *get_hub);
+/* hub.loop */
+PyObject *cbase_hub_loop(cbase_state *st, PyObject *hub);
 /* For cbase_batch_end(). */
 void cbase_hub_drop(cbase_state *st);
 
@@ -481,6 +544,8 @@ int cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, si
 /* greenlet.rawlink(callback), if it is a Greenlet that was just made and nobody has seen yet: 1, 0
  * if that has to be called, or -1. */
 int cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback);
+/* greenlet.start(): 0 or -1 */
+int cbase_greenlet_start(cbase_state *st, PyObject *greenlet);
 int cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                          PyObject **greenlet);
 

@@ -65,9 +65,12 @@ close_fd(raw_socket *raw)
 static int
 close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
 {
-    PyObject *loop = PyObject_GetAttr(hub, st->s_loop);
+    PyObject *loop = cbase_hub_loop(st, hub);
     PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
-    PyObject *defer = fd == NULL ? NULL : cbase_call_one(loop, st->s_closing_fd, fd);
+    PyObject *asked[2] = {loop, fd};
+    PyObject *defer =
+        fd == NULL ? NULL
+                   : cbase_call_method(st, &st->stream.closing_fd, st->s_closing_fd, asked, 2);
     int result = defer == NULL ? -1 : PyObject_IsTrue(defer);
 
     if (result > 0) {
@@ -129,11 +132,8 @@ keep_watchers(cbase_state *st, PyObject *hub, int fd, PyObject *const *events)
     if (!Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])) {
         return 0;
     }
-    int overridden = cbase_dict_has(hub, st->s_cancel_waits_close_and_then);
-    if (overridden < 0) {
-        PyErr_Clear(); // the hub is asked to do it
-    }
-    return overridden == 0 && cbase_watchers_keep(st, fd, events);
+    return cbase_own_lacks(st, &st->stream.overridden, hub, st->s_cancel_waits_close_and_then)
+           && cbase_watchers_keep(st, fd, events);
 }
 
 /* socket._detach_socket('closed'): the waiters on its watchers are cancelled, the watchers closed,

@@ -6,12 +6,27 @@
  */
 #include "cbase.h"
 
+int
+cbase_dict_has_plain_keys(PyObject *dict)
+{
+    PyObject *key;
+    Py_ssize_t i = 0;
+
+    while (PyDict_Next(dict, &i, &key, NULL)) {
+        if (!PyUnicode_CheckExact(key)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 #if PY_VERSION_HEX >= 0x030C0000
 
 uint64_t cbase_dict_changes[CBASE_DICT_KINDS];
 
 static int watchers[CBASE_DICT_KINDS] = {-1, -1};
 static PyObject *hooks[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
+static PyObject *dict_name;               // '__dict__', the same
 
 static int
 on_instance_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
@@ -40,7 +55,7 @@ on_namespace_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyOb
 }
 
 void
-cbase_dicts_init(PyObject *const *hook_names)
+cbase_dicts_init(const cbase_state *st)
 {
     const PyDict_WatchCallback callbacks[CBASE_DICT_KINDS] = {
         [CBASE_INSTANCE] = on_instance_change, [CBASE_NAMESPACE] = on_namespace_change};
@@ -48,7 +63,8 @@ cbase_dicts_init(PyObject *const *hook_names)
     if (hooks[0] != NULL) {
         return; // the module was loaded before; interned names are the same
     }
-    memcpy(hooks, hook_names, sizeof(hooks));
+    memcpy(hooks, st->hook_names, sizeof(hooks));
+    dict_name = st->s___dict__;
     for (int kind = 0; kind < CBASE_DICT_KINDS; kind++) {
         watchers[kind] = PyDict_AddWatcher(callbacks[kind]);
         PyErr_Clear(); // all taken: every look-up is made the ordinary way
@@ -61,18 +77,37 @@ cbase_dict_can_watch(int kind)
     return watchers[kind] >= 0;
 }
 
-int
-cbase_dict_watch(int kind, PyObject *dict)
+/* 3.13 stores into the values that lie in an object without telling the watchers of the dict that
+ * shows them. Setting `__dict__` to the very same dict ends that sharing; not so
+ * PyObject_GenericSetDict(). 0 or -1. */
+static int
+end_sharing(PyObject *obj, PyObject *dict)
 {
-    return PyDict_Watch(watchers[kind], dict);
+#if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
+    if (PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_INLINE_VALUES)) {
+        return PyObject_GenericSetAttr(obj, dict_name, dict);
+    }
+#else
+    (void)obj, (void)dict;
+#endif
+    return 0;
+}
+
+int
+cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
+{
+    if (PyDict_Watch(watchers[kind], dict) < 0) {
+        return -1;
+    }
+    return obj == NULL ? 0 : end_sharing(obj, dict);
 }
 
 #else
 
 void
-cbase_dicts_init(PyObject *const *hook_names)
+cbase_dicts_init(const cbase_state *st)
 {
-    (void)hook_names;
+    (void)st;
 }
 
 int
@@ -83,9 +118,9 @@ cbase_dict_can_watch(int kind)
 }
 
 int
-cbase_dict_watch(int kind, PyObject *dict)
+cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
 {
-    (void)kind, (void)dict;
+    (void)kind, (void)obj, (void)dict;
     return 0;
 }
 

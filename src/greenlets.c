@@ -31,37 +31,23 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* ---- is it tracked who spawned what? ---- */
 
-/* What the instance dict of an object holds; or NULL, maybe with an exception. */
-static PyObject *
-in_own_dict(PyObject *obj, PyObject *name)
-{
-    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
-    PyObject *value = dict == NULL ? NULL : PyDict_GetItemWithError(dict, name);
-
-    Py_XINCREF(value);
-    Py_XDECREF(dict);
-    return value;
-}
-
 /* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
 static int
 is_tracked(cbase_state *st)
 {
-    const cbase_greenlets *g = &st->greenlets;
-    PyObject *settings = in_own_dict(g->config, st->s_settings);
+    cbase_greenlets *g = &st->greenlets;
+    PyObject *settings = cbase_own_get(st, &g->settings, g->config, st->s_settings);
     PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
-        setting = PyDict_GetItemWithError(settings, st->s_track_greenlet_tree);
+        setting = cbase_in_dict_get(st, &g->tracked, settings, st->s_track_greenlet_tree);
     }
-    if (setting != NULL && setting == g->setting) {
-        value = in_own_dict(setting, st->s_value);
-    }
-    if (value == NULL) {
-        PyErr_Clear(); // whatever it is, gevent will meet it
+    if (setting == g->setting) {
+        value = cbase_own_get(st, &g->value, setting, st->s_value);
     }
     int tracked = value == Py_True;
     Py_XDECREF(value);
+    Py_XDECREF(setting);
     Py_XDECREF(settings);
     return tracked;
 }
@@ -114,13 +100,14 @@ remember_stack(cbase_greenlets *g, PyObject *stack)
 
 /* ---- Greenlet(run, ...) ---- */
 
-/* greenlet.__init__(new, run, hub), which sets these two */
+/* greenlet.__init__(new, run, hub), which sets these two. Its parent is `spawner`, up to now. */
 static int
-init_base(const cbase_greenlets *g, PyObject *new, PyObject *run, PyObject *hub)
+init_base(const cbase_greenlets *g, PyObject *new, PyObject *run, PyObject *hub, PyObject *spawner)
 {
-    descrsetfunc set = PyGetSetDescr_Type.tp_descr_set;
-
-    return set(g->set_run, new, run) < 0 ? -1 : set(g->set_parent, new, hub);
+    if (g->run->set(new, run, g->run->closure) < 0) {
+        return -1;
+    }
+    return hub == spawner ? 0 : g->parent->set(new, hub, g->parent->closure);
 }
 
 /* Sets an attribute which is no descriptor in the class. */
@@ -156,7 +143,8 @@ make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *co
     PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
 
     if (new != NULL
-        && (init_base(g, new, Py_None, hub) < 0 || set_attribute(new, st->s__run, args[0]) < 0
+        && (init_base(g, new, Py_None, hub, spawner) < 0
+            || set_attribute(new, st->s__run, args[0]) < 0
             || set_field(new, g->args, tuple_of(args + 1, nargs - 1)) < 0
             || set_field(new, g->kwargs, PyDict_New()) < 0
             || set_field(new, g->links, PyList_New(0)) < 0
@@ -188,9 +176,17 @@ first_greenlet(cbase_state *st, PyObject *const *args, size_t nargs)
 static int
 find_spawner(cbase_state *st, PyObject **spawner, PyObject **locals)
 {
+    cbase_greenlets *g = &st->greenlets;
+
     *locals = NULL;
-    *spawner = PyObject_CallNoArgs(st->greenlets.getcurrent);
-    return *spawner == NULL ? -1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
+    *spawner = cbase_call_no_args(g->getcurrent);
+    if (*spawner == NULL) {
+        return -1;
+    }
+    if (cbase_class_lacks(st, &g->spawners, Py_TYPE(*spawner), st->s_spawn_tree_locals)) {
+        *locals = cbase_own_get(st, &g->locals, *spawner, st->s_spawn_tree_locals);
+    }
+    return *locals != NULL ? 1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
 }
 
 int
@@ -255,7 +251,7 @@ make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
     else if (found > 0 && (ref = PyWeakref_NewRef(spawner, NULL)) != NULL) {
         new = class->tp_new(class, st->no_args, NULL);
         if (new != NULL
-            && (init_base(&st->greenlets, new, run, hub) < 0
+            && (init_base(&st->greenlets, new, run, hub, spawner) < 0
                 || set_attribute(new, st->s_spawning_greenlet, ref) < 0
                 || set_attribute(new, st->s_spawn_tree_locals, locals) < 0))
         {
@@ -268,41 +264,98 @@ make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
     return new;
 }
 
-/* loop.run_callback(greenlet.switch, *args) */
-static int
+/* loop.run_callback(greenlet.switch, *args), for a greenlet with no `switch` of its own. */
+static PyObject *
 schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *args, size_t nargs)
 {
-    PyObject *call[CBASE_SPAWN_ARGS + 2] = {loop, PyObject_GetAttr(greenlet, st->s_switch)};
+    cbase_greenlets *g = &st->greenlets;
+    PyObject *switch_to =
+        PyMethodDescr_Type.tp_descr_get(g->switch_method, greenlet, (PyObject *)Py_TYPE(greenlet));
+    PyObject *call[CBASE_SPAWN_ARGS + 2] = {loop, switch_to};
     PyObject *callback = NULL;
 
-    if (call[1] != NULL) {
+    if (switch_to != NULL) {
         memcpy(call + 2, args, nargs * sizeof(*args));
-        callback = PyObject_VectorcallMethod(st->s_run_callback, call, nargs + 2, NULL);
-        Py_DECREF(call[1]);
+        callback = cbase_call_method(st, &g->run_callback, st->s_run_callback, call, nargs + 2);
+        Py_DECREF(switch_to);
     }
-    Py_XDECREF(callback);
-    return callback == NULL ? -1 : 0;
+    return callback;
+}
+
+/* Whether start() of a greenlet does nothing but schedule it. */
+static int
+is_simple_start(cbase_state *st, PyObject *greenlet)
+{
+    const cbase_greenlets *g = &st->greenlets;
+
+    if (!Py_IS_TYPE(greenlet, g->class) || g->spawn_callbacks == NULL
+        || *g->spawn_callbacks != Py_None || *field(greenlet, g->start_event) != Py_None)
+    {
+        return 0;
+    }
+    if (Py_REFCNT(greenlet) == 1) {
+        return 1; // nobody has seen it yet
+    }
+    PyObject *dict = PyObject_GenericGetDict(greenlet, NULL);
+    int untouched =
+        dict != NULL && PyDict_GET_SIZE(dict) == 1 && PyDict_Contains(dict, st->s__run) > 0;
+    PyErr_Clear(); // gevent meets it as well
+    Py_XDECREF(dict);
+    return untouched;
+}
+
+/* The loop of the hub that a greenlet has as its parent, as start() finds it; or NULL, perhaps
+ * with an exception. */
+static PyObject *
+find_loop(const cbase_greenlets *g, PyObject *greenlet)
+{
+    PyObject *hub = g->parent->get(greenlet, g->parent->closure);
+    PyObject *loop = NULL;
+
+    if (hub != NULL && PyObject_TypeCheck(hub, g->hub_class)) {
+        loop = g->loop->get(hub, g->loop->closure);
+    }
+    Py_XDECREF(hub);
+    return loop;
+}
+
+int
+cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
+{
+    const cbase_greenlets *g = &st->greenlets;
+    PyObject *loop = is_simple_start(st, greenlet) ? find_loop(g, greenlet) : NULL;
+
+    if (loop == NULL) {
+        PyErr_Clear(); // gevent meets it as well
+        return cbase_run(greenlet, st->s_start);
+    }
+    PyObject *event = schedule(st, loop, greenlet, NULL, 0);
+    Py_DECREF(loop);
+    return set_field(greenlet, g->start_event, event);
 }
 
 /* spawn_raw(*args) */
 static PyObject *
 spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
 {
-    PyObject *hub = cbase_hub_get(st, st->greenlets.get_hub), *loop = NULL, *new = NULL;
+    PyObject *hub = cbase_hub_get(st, st->greenlets.get_hub);
+    PyObject *loop = NULL, *new = NULL, *callback = NULL;
     int done = -1;
 
     if (hub == NULL) {
         return NULL;
     }
-    loop = PyObject_GetAttr(hub, st->s_loop);
+    loop = cbase_hub_loop(st, hub);
     new = loop == NULL ? NULL : make_raw_greenlet(st, args[0], hub);
-    if (new != NULL && schedule(st, loop, new, args + 1, nargs - 1) == 0) {
-        Py_SETREF(loop, PyObject_GetAttr(hub, st->s_loop)); // it is read again
+    callback = new == NULL ? NULL : schedule(st, loop, new, args + 1, nargs - 1);
+    if (callback != NULL) {
+        Py_SETREF(loop, cbase_hub_loop(st, hub)); // it is read again
         done = loop == NULL ? -1 : set_attribute(new, st->s_loop, loop);
     }
     if (done < 0) {
         Py_CLEAR(new);
     }
+    Py_XDECREF(callback);
     Py_XDECREF(loop);
     Py_DECREF(hub);
     return new;
@@ -350,7 +403,7 @@ cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, si
         return 0;
     }
     int known = cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
-    if (*greenlet != NULL && cbase_run(*greenlet, st->s_start) < 0) {
+    if (*greenlet != NULL && cbase_greenlet_start(st, *greenlet) < 0) {
         Py_CLEAR(*greenlet);
     }
     return known;
@@ -415,8 +468,7 @@ find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(fields); i++) {
         PyObject *value = NULL;
-        if (fields[i].name != NULL
-            && (value = cbase_attr(made, fields[i].name)) == NULL) {
+        if (fields[i].name != NULL && (value = cbase_attr(made, fields[i].name)) == NULL) {
             return -1;
         }
         *fields[i].offset = find_field(made, fresh, value);
@@ -429,22 +481,47 @@ find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
     return 0;
 }
 
+/* Finds the field of `made` whose value, when it is not None any more, makes it true: an offset,
+ * or -1 if there is not exactly one. Starting it would tell as well, but schedule it. */
+static Py_ssize_t
+find_start_event(PyObject *made)
+{
+    Py_ssize_t found = -1;
+
+    for (Py_ssize_t i = Py_TYPE(made)->tp_base->tp_basicsize; i < Py_TYPE(made)->tp_basicsize;
+         i += (Py_ssize_t)sizeof(PyObject *))
+    {
+        if (*field(made, i) == Py_None) {
+            set_field(made, i, Py_NewRef(Py_Ellipsis));
+            int started = PyObject_IsTrue(made);
+            set_field(made, i, Py_NewRef(Py_None));
+            if (started < 0 || (started > 0 && found >= 0)) {
+                return -1;
+            }
+            found = started ? i : found;
+        }
+    }
+    return found;
+}
+
 /* Hands over the parts of gevent that the steps stand for; all is kept for good. */
 static PyObject *
 greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"spawn",     "raw",       "made",       "fresh",      "limit",
-                            "method",    "get_hub",   "getcurrent", "config",     "setting",
-                            "spawn_raw", "raw_class", "set_run",    "set_parent", NULL};
+    static char *names[] = {"spawn",     "raw",       "made",       "fresh",  "limit",
+                            "method",    "get_hub",   "getcurrent", "config", "setting",
+                            "spawn_raw", "raw_class", "run",        "parent", "switch_method",
+                            "loop",      "exports",   NULL};
     cbase_greenlets *steps = &cbase_module_state(module)->greenlets;
     cbase_greenlets given = *steps;
-    PyObject *spawn, *raw, *made, *fresh, *method;
+    PyObject *spawn, *raw, *made, *fresh, *method, *run, *parent, *loop, *exports;
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$OOOOiO!OOOOOO!O!O!:_greenlets_prepare", names, &spawn, &raw, &made,
-            &fresh, &given.limit, &PyMethod_Type, &method, &given.get_hub, &given.getcurrent,
-            &given.config, &given.setting, &given.spawn_raw, &PyType_Type, &given.raw_class,
-            &PyGetSetDescr_Type, &given.set_run, &PyGetSetDescr_Type, &given.set_parent))
+            args, kwargs, "$OOOOiO!OOOOOO!O!O!O!O!O:_greenlets_prepare", names, &spawn, &raw,
+            &made, &fresh, &given.limit, &PyMethod_Type, &method, &given.get_hub,
+            &given.getcurrent, &given.config, &given.setting, &given.spawn_raw, &PyType_Type,
+            &given.raw_class, &PyGetSetDescr_Type, &run, &PyGetSetDescr_Type, &parent,
+            &PyMethodDescr_Type, &given.switch_method, &PyGetSetDescr_Type, &loop, &exports))
     {
         return NULL;
     }
@@ -456,16 +533,31 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "another Greenlet");
         return NULL;
     }
+    given.run = ((PyGetSetDescrObject *)run)->d_getset;
+    given.parent = ((PyGetSetDescrObject *)parent)->d_getset;
+    given.loop = ((PyGetSetDescrObject *)loop)->d_getset;
+    given.hub_class = PyDescr_TYPE(loop);
+    given.start_event = find_start_event(made);
+    given.spawn_callbacks =
+        given.start_event < 0 ? NULL : cbase_exported(exports, "_spawn_callbacks");
+    PyErr_Clear(); // without these two, start() is called
     if (find_fields(&given, made, fresh) < 0 || cbase_premises_set(&given.spawn, spawn) < 0
         || cbase_premises_set(&given.raw, raw) < 0)
     {
         return NULL;
     }
-    PyObject *const owned[] = {(PyObject *)given.class, (PyObject *)given.raw_class,
-                               given.spawn_function,    given.get_hub,
-                               given.getcurrent,        given.config,
-                               given.setting,           given.spawn_raw,
-                               given.set_run,           given.set_parent};
+    PyObject *const owned[] = {(PyObject *)given.class,
+                               (PyObject *)given.raw_class,
+                               given.spawn_function,
+                               given.get_hub,
+                               given.getcurrent,
+                               given.config,
+                               given.setting,
+                               given.spawn_raw,
+                               run,
+                               parent,
+                               loop,
+                               given.switch_method};
     cbase_own(owned, Py_ARRAY_LENGTH(owned));
     *steps = given;
     Py_RETURN_NONE;

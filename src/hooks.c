@@ -18,27 +18,12 @@
 /* The order of cbase_hooks.in_class. */
 enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET };
 
-/* No other keys than exact str: looking one up then runs no Python code. */
-static int
-has_plain_keys(PyObject *dict)
-{
-    PyObject *key;
-    Py_ssize_t i = 0;
-
-    while (PyDict_Next(dict, &i, &key, NULL)) {
-        if (!PyUnicode_CheckExact(key)) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
 /* Adds what one class of the MRO has under names not found before: 1, 0 if looking that up
  * could run Python code, or -1. */
 static int
 look_into(PyObject *namespace, PyObject *const *names, PyObject **found)
 {
-    if (!has_plain_keys(namespace)) {
+    if (!cbase_dict_has_plain_keys(namespace)) {
         return 0;
     }
     for (int i = 0; i < CBASE_HOOK_NAMES; i++) {
@@ -111,23 +96,6 @@ is_own(const cbase_hooks *h, PyObject *const *in_dict, int i, PyObject *own)
     return in_dict[i] == NULL && h->in_class[i] == own;
 }
 
-/* Has changes of the instance dict told from now on: 0 or -1. */
-static int
-watch(cbase_state *st, PyObject *self, PyObject *dict)
-{
-    if (cbase_dict_watch(CBASE_INSTANCE, dict) < 0) {
-        return -1;
-    }
-#if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
-    /* 3.13 stores into the values that lie in the object without telling the watchers of the
-     * dict that shows them. Setting `__dict__` to the very same dict ends that sharing. */
-    return Py_TYPE(st->own_dict)->tp_descr_set(st->own_dict, self, dict);
-#else
-    (void)st, (void)self;
-    return 0;
-#endif
-}
-
 /* Fills in the rest of h: 1, 0 if the dict cannot be relied on, or -1. */
 static int
 read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
@@ -135,7 +103,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
     PyObject *in_dict[CBASE_HOOK_NAMES] = {NULL};
 
     h->self = NULL;
-    if (watch(st, self, dict) < 0) {
+    if (cbase_dict_watch(CBASE_INSTANCE, self, dict) < 0) {
         PyErr_Clear();
         return 0;
     }
@@ -182,7 +150,7 @@ cbase_hooks_init(cbase_state *st)
     };
 
     memcpy(st->hook_names, names, sizeof(names));
-    cbase_dicts_init(names);
+    cbase_dicts_init(st);
 }
 
 static PyObject *

@@ -19,12 +19,15 @@ read_hub(cbase_state *st)
         h->thread = thread;
         Py_XSETREF(h->dict, Py_NewRef(dict)); // which may run anything
     }
-    PyObject *hub = dict == NULL ? NULL : PyDict_GetItemWithError(dict, st->s_hub);
-    hub = hub == Py_None ? NULL : Py_XNewRef(hub);
-    if (hub == NULL) {
+    if (dict == NULL) {
         PyErr_Clear(); // get_hub() meets it as well
+        return NULL;
     }
-    Py_XDECREF(dict);
+    PyObject *hub = cbase_in_dict_get(st, &h->hub, dict, st->s_hub);
+    if (hub == Py_None) {
+        Py_CLEAR(hub);
+    }
+    Py_DECREF(dict);
     return hub;
 }
 
@@ -58,6 +61,12 @@ cbase_hub_get(cbase_state *st, PyObject *get_hub)
     return hub != NULL ? hub : PyObject_CallNoArgs(get_hub);
 }
 
+PyObject *
+cbase_hub_loop(cbase_state *st, PyObject *hub)
+{
+    return cbase_get(st, &st->hub.loop, hub, st->s_loop);
+}
+
 void
 cbase_hub_drop(cbase_state *st)
 {
@@ -69,17 +78,13 @@ cbase_hub_drop(cbase_state *st)
 static PyObject *
 find_local(PyObject *module)
 {
-    PyObject *capi = cbase_attr(module, "__pyx_capi__");
-    PyObject *class = capi == NULL ? NULL : cbase_attr(module, "_Threadlocal");
-    PyObject *capsule = class == NULL ? NULL : PyMapping_GetItemString(capi, "_threadlocal");
-    PyObject **local = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
+    PyObject *class = cbase_attr(module, "_Threadlocal");
+    PyObject **local = class == NULL ? NULL : cbase_exported(module, "_threadlocal");
 
     if (local != NULL && (PyObject *)Py_TYPE(*local) != class) {
         local = NULL;
     }
-    Py_XDECREF(capsule);
     Py_XDECREF(class);
-    Py_XDECREF(capi);
     return local == NULL ? NULL : *local;
 }
 

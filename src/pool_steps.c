@@ -188,7 +188,7 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
         }
         Py_XDECREF(cls);
         if (*greenlet != NULL
-            && (add(st, pool, *greenlet) < 0 || cbase_run(*greenlet, st->s_start) < 0)) {
+            && (add(st, pool, *greenlet) < 0 || cbase_greenlet_start(st, *greenlet) < 0)) {
             Py_CLEAR(*greenlet);
         }
     }

@@ -52,7 +52,7 @@ take_globals(cbase_premises *p, PyObject *globals)
             return -1;
         }
         PyObject *namespace = p->global[i].namespace;
-        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, namespace) == 0;
+        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, NULL, namespace) == 0;
         PyErr_Clear(); // all watchers are taken
         p->global[i].stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace) - 1; // not looked at yet
     }

@@ -115,9 +115,9 @@ new_socket(cbase_state *st, PyObject *raw)
     PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
 
     hub = cbase_hub_get(st, s->get_hub);
-    if (hub == NULL || (loop = PyObject_GetAttr(hub, st->s_loop)) == NULL
+    if (hub == NULL || (loop = cbase_hub_loop(st, hub)) == NULL
         || cbase_watchers_make(st, loop, ((raw_socket *)raw)->fd, events) < 0
-        || (timeout = PyObject_CallNoArgs(s->getdefaulttimeout)) == NULL)
+        || (timeout = cbase_call_no_args(s->getdefaulttimeout)) == NULL)
     {
         goto done;
     }
@@ -301,8 +301,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         || cbase_premises_set(&given.accept, accept) < 0
         || cbase_premises_set(&given.close, close) < 0 || find_slots(&given) < 0
         || (given.close_descriptor == NULL
-            && (given.close_descriptor = cbase_attr(module, "_close_descriptor"))
-                   == NULL))
+            && (given.close_descriptor = cbase_attr(module, "_close_descriptor")) == NULL))
     {
         return NULL;
     }

@@ -85,6 +85,13 @@ def started_by(function):
     return started
 
 
+def in_the_hub(function):
+    """Call *function* as the loop does."""
+    done = []
+    get_hub().loop.run_callback(lambda: done.append(function()))
+    until(lambda: done)
+
+
 def stack(one):
     """The stack of the spawner as gevent has noted it."""
     found, frame = [], one.spawning_stack
@@ -259,6 +266,51 @@ def test_locals_are_the_spawners(impl, how):
 
 
 @every
+def test_batch_in_the_hub(impl, how):
+    """Where the loop runs them: parent, spawner and locals are the hub's."""
+    hub = get_hub()
+    server = serving(impl, how, lambda one: (one.parent, one.spawning_greenlet(),
+                                             one.spawn_tree_locals))
+    for _ in range(2):
+        del server.seen[:]
+        in_the_hub(server._do_read)
+        for parent, spawner, its_locals in handlers(server):
+            assert parent is spawner is hub and its_locals is hub.spawn_tree_locals
+
+
+@every
+@pytest.mark.parametrize('what', ['attribute', 'item', 'dict', 'class', 'nothing'])
+def test_locals_of_the_hub_are_replaced(impl, how, what, monkeypatch):
+    """Between two connections of a batch, in any of the ways."""
+    hub, other, at_first = get_hub(), {'other': 1}, get_hub().spawn_tree_locals
+
+    def steps():
+        yield (1,)
+        if what == 'attribute':
+            monkeypatch.setattr(hub, 'spawn_tree_locals', other)
+        elif what == 'item':
+            monkeypatch.setitem(vars(hub), 'spawn_tree_locals', other)
+        elif what == 'dict':
+            monkeypatch.setattr(hub, '__dict__', dict(vars(hub), spawn_tree_locals=other))
+        elif what == 'class':
+            monkeypatch.setattr(gevent.hub.Hub, 'spawn_tree_locals',
+                                property(lambda self: other), raising=False)
+        else:
+            monkeypatch.delattr(hub, 'spawn_tree_locals')
+        yield (2,)
+        monkeypatch.undo()
+        yield (3,)
+    seen = {}
+    server = by_hand(impl, steps(), spawn=SPAWNS[how](), handle=lambda self, number:
+                     seen.update({number: getcurrent().spawn_tree_locals}))
+    in_the_hub(server._do_read)
+    until(lambda: len(seen) == 3)
+    assert server.loop.errors == []
+    assert seen[1] is at_first and seen[3] is hub.spawn_tree_locals is at_first
+    assert seen[2] == {} if what == 'nothing' else seen[2] is other
+
+
+@every
 def test_spawner_without_locals_gets_some(impl, how):
     """A plain greenlet: what it spawns has them in common with it."""
     server = serving(impl, how, lambda one: one.spawn_tree_locals)
@@ -356,6 +408,23 @@ def test_spawn_callback(impl, how):
     assert started_by(lambda: batch(server)) == server.seen and len(server.seen) == 2
 
 
+@of_class
+def test_spawn_callback_during_a_batch(impl, how):
+    """Called for those that start as long as it is there."""
+    def steps():
+        yield (1,)
+        Greenlet.add_spawn_callback(started.append)
+        yield (2,)
+        Greenlet.remove_spawn_callback(started.append)
+        yield (3,)
+    started, seen = [], {}
+    server = by_hand(impl, steps(), spawn=SPAWNS[how](), handle=lambda self, number:
+                     seen.update({number: getcurrent()}))
+    server._do_read()
+    until(lambda: len(seen) == 3)
+    assert started == [seen[2]]
+
+
 @pytest.mark.parametrize('name', ['_get_hub_noargs', 'TrackedRawGreenlet', 'GEVENT_CONFIG'])
 def test_spawn_raw_uses_its_globals(impl, name, monkeypatch):
     """Replaced ones, too."""
@@ -427,6 +496,82 @@ def test_it_can_be_killed_before_it_starts(impl, how):
         until(lambda: len(server.pool) == 0)
 
 
+class Seeing(set):
+    """The greenlets of a pool; *see* is told of each, before it starts."""
+
+    see = None
+
+    def add(self, one):
+        super().add(one)
+        self.see(one)
+
+
+def pool_that_sees(impl, see):
+    """A server with a pool, and its second batch of two, the first one of which is over."""
+    server = serving(impl, 'pool')
+    batch(server)
+    until(lambda: len(server.pool) == 0)
+    server.pool.greenlets = Seeing()
+    server.pool.greenlets.see = see
+    del server.seen[:], server.log[:]
+    server._do_read()
+    return server
+
+
+def test_start_of_its_own(impl):
+    """Somebody gives a greenlet another start() before the pool starts it."""
+    def see(one):
+        one.start = lambda: started.append(one)
+    started = []
+    server = pool_that_sees(impl, see)
+    assert set(started) == server.pool.greenlets and len(started) == 2
+    gevent.sleep(0.01)
+    assert server.seen == [] and not any(one.started for one in started)
+    for one in started:
+        Greenlet.start(one)
+    assert set(handlers(server)) == set(started)
+
+
+def test_switch_of_its_own(impl):
+    """Somebody gives a greenlet another switch(): that is what the loop calls."""
+    def see(one):
+        one.switch = functools.partial(switched.append, one)
+    switched = []
+    server = pool_that_sees(impl, see)
+    until(lambda: len(switched) == 2)
+    assert set(switched) == server.pool.greenlets and server.seen == []
+    for one in switched:
+        one.kill()
+
+
+@pytest.mark.parametrize('times', [0, 1, 2])
+def test_start_again(impl, times):
+    """Started before or after the pool does so, a greenlet runs once."""
+    def see(one):
+        for _ in range(times):
+            one.start()
+        all_of_them.append(one)
+    all_of_them = []
+    server = pool_that_sees(impl, see)
+    assert all(one.started and not one.dead for one in all_of_them)
+    for one in all_of_them:
+        one.start()
+    assert handlers(server) == all_of_them
+    gevent.sleep(0.01)
+    assert handlers(server) == all_of_them and all(one.successful() for one in all_of_them)
+
+
+def test_killed_in_the_pool_before_it_starts(impl):
+    """It leaves the pool without having run the handler."""
+    all_of_them = []
+    server = pool_that_sees(impl, all_of_them.append)
+    one, other = all_of_them
+    one.kill()
+    until(lambda: len(server.pool) == 0)
+    assert isinstance(one.value, gevent.GreenletExit) and one.successful()
+    assert server.seen == [other] and server.log == ['read'] * 2 + [('close', 1)]
+
+
 def test_pool_can_be_unlinked(impl):
     """What the pool has linked to a greenlet is equal to its method."""
     server = serving(impl, 'pool')
@@ -464,6 +609,49 @@ def test_error_of_the_loop(impl, how, monkeypatch):
     assert (context, kind) == (((), server), ZeroDivisionError)
     assert server.log == ['read', ('close', 1), 'error', 'io.stop', 'io.close', ('timer', 0.01),
                           'timer.start']
+
+
+@every
+def test_loop_of_the_class_of_hubs(impl, how, monkeypatch):
+    """Replaced in a batch: spawn_raw() asks for it, a compiled Greenlet looks into the hub."""
+    class Loop:
+        def run_callback(self, *args):
+            calls.append(args[0])
+            return loop.run_callback(*args)
+
+    def steps():
+        yield (1,)
+        monkeypatch.setattr(gevent.hub.Hub, 'loop', property(lambda self: spy), raising=False)
+        yield (2,)
+        monkeypatch.undo()
+        yield (3,)
+    calls, seen, spy, loop = [], {}, Loop(), get_hub().loop
+    server = by_hand(impl, steps(), spawn=SPAWNS[how](), handle=lambda self, number:
+                     seen.update({number: getcurrent()}))
+    server._do_read()
+    until(lambda: len(seen) == 3)
+    assert calls == ([seen[2].switch] if how == 'raw' or PURE else [])
+
+
+def test_loop_of_another_class(impl, monkeypatch):
+    """A descriptor that hubs cannot have: the error is reported, the connection closed."""
+    def steps():
+        yield (1,)
+        monkeypatch.setattr(gevent.hub.Hub, 'loop', vars(types.FunctionType)['__code__'],
+                            raising=False)
+        yield (2,)
+    seen = []
+    server = by_hand(impl, steps(), spawn=gevent.spawn_raw,
+                     handle=lambda self, number: seen.append(number))
+    del server.log[:]
+    server._do_read()
+    monkeypatch.undo()
+    (context, kind, value), = server.loop.errors
+    assert (context, kind) == (((), server), TypeError)
+    assert str(value) == ("descriptor '__code__' for 'function' objects "
+                          "doesn't apply to a 'Hub' object")
+    assert server.log[:3] == ['read', 'read', ('close', 2)]
+    until(lambda: seen == [1])
 
 
 @every

@@ -1,0 +1,181 @@
+/* Look-ups on objects of gevent that need not be made again for each connection: what a class or a
+ * dict had under a name is still there as long as the class has the same version, and the dict
+ * the same stamp. Everything unknown is looked up the ordinary way.
+ *
+ * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c; dict stamps, as in dicts.c. Watched by the
+ * tests of what is replaced in tests/test_greenlets.py and tests/test_stream.py.
+ */
+#include "cbase.h"
+
+/* ---- in a class ---- */
+
+/* Borrowed: what the MRO of a class has under a name, or NULL. Keys that are no str may be equal
+ * to anything, and *known is 0. Runs no Python code. */
+static PyObject *
+find_in_mro(PyTypeObject *type, PyObject *name, int *known)
+{
+    PyObject *found = NULL;
+
+    *known = type->tp_mro != NULL;
+    for (Py_ssize_t i = 0; *known && found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
+        PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
+        *known = cbase_dict_has_plain_keys(namespace);
+        if (*known) {
+            found = PyDict_GetItemWithError(namespace, name);
+            *known = found != NULL || !PyErr_Occurred();
+        }
+        Py_DECREF(namespace);
+    }
+    PyErr_Clear();
+    return found;
+}
+
+/* Whether memo->attr is what instances of a class find in it, with ordinary attribute access. */
+static int
+knows(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject *name)
+{
+    unsigned int version = compat_type_version(type);
+    int known;
+
+    if (version == 0 || st->hooks_off) {
+        return 0; // the next ordinary look-up gives the class one
+    }
+    if (memo->type == type && memo->version == version) {
+        return 1;
+    }
+    if (type->tp_getattro != PyObject_GenericGetAttr) {
+        return 0;
+    }
+    memo->type = NULL;
+    memo->attr = find_in_mro(type, name, &known);
+    if (known) {
+        memo->type = type;
+        memo->version = version;
+    }
+    return known;
+}
+
+PyObject *
+cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *name)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+
+    if (knows(st, memo, type, name) && memo->attr != NULL
+        && Py_IS_TYPE(memo->attr, &PyGetSetDescr_Type) // comes before the instance dict
+        && PyObject_TypeCheck(obj, PyDescr_TYPE(memo->attr)))
+    {
+        const PyGetSetDef *def = ((PyGetSetDescrObject *)memo->attr)->d_getset;
+        if (def->get != NULL) {
+            return def->get(obj, def->closure);
+        }
+    }
+    return PyObject_GetAttr(obj, name);
+}
+
+PyObject *
+cbase_call_method(const cbase_state *st, cbase_in_class *memo, PyObject *name,
+                  PyObject *const *args, size_t nargs)
+{
+    PyTypeObject *type = Py_TYPE(args[0]);
+
+    if (type->tp_dictoffset == 0 && knows(st, memo, type, name) && memo->attr != NULL
+        && PyType_HasFeature(Py_TYPE(memo->attr), Py_TPFLAGS_METHOD_DESCRIPTOR))
+    {
+        PyObject *function = Py_NewRef(memo->attr);
+        PyObject *result = PyObject_Vectorcall(function, args, nargs, NULL);
+        Py_DECREF(function);
+        return result;
+    }
+    return PyObject_VectorcallMethod(name, args, nargs, NULL);
+}
+
+int
+cbase_class_lacks(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject *name)
+{
+    return knows(st, memo, type, name) && memo->attr == NULL;
+}
+
+/* ---- in a dict ---- */
+
+/* Looks into a dict, the instance dict of `obj` or, if that is NULL, any; and notes what is there.
+ * Borrowed. */
+static PyObject *
+look_into(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict,
+          PyObject *name)
+{
+    memo->dict = NULL;
+    int watched = !st->hooks_off && cbase_dict_can_watch(CBASE_NAMESPACE)
+                  && cbase_dict_has_plain_keys(dict)
+                  && cbase_dict_watch(CBASE_NAMESPACE, obj, dict) == 0;
+    PyErr_Clear(); // then it is not remembered
+    uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, dict);
+    PyObject *value = PyDict_GetItemWithError(dict, name);
+    if (value == NULL && PyErr_Occurred()) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (watched) {
+        memo->dict = dict;
+        memo->stamp = stamp;
+        memo->value = value;
+    }
+    return value;
+}
+
+static int
+is_valid(const cbase_in_dict *memo, PyObject *dict)
+{
+    return memo->dict == dict && memo->stamp == cbase_dict_stamp(CBASE_NAMESPACE, dict);
+}
+
+PyObject *
+cbase_in_dict_get(const cbase_state *st, cbase_in_dict *memo, PyObject *dict, PyObject *name)
+{
+    return Py_XNewRef(is_valid(memo, dict) ? memo->value : look_into(st, memo, NULL, dict, name));
+}
+
+PyObject *
+cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+
+    if (dict == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *value =
+        Py_XNewRef(is_valid(memo, dict) ? memo->value : look_into(st, memo, obj, dict, name));
+    Py_DECREF(dict);
+    return value;
+}
+
+int
+cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    int found = -1;
+
+    if (dict != NULL) {
+        if (!is_valid(memo, dict)) {
+            (void)look_into(st, memo, obj, dict, name);
+        }
+        found = is_valid(memo, dict) ? memo->value != NULL : PyDict_Contains(dict, name);
+        Py_DECREF(dict);
+    }
+    PyErr_Clear();
+    return found == 0;
+}
+
+/* ---- in a compiled module of gevent ---- */
+
+PyObject **
+cbase_exported(PyObject *module, const char *name)
+{
+    PyObject *capi = cbase_attr(module, "__pyx_capi__");
+    PyObject *capsule = capi == NULL ? NULL : PyMapping_GetItemString(capi, name);
+    PyObject **variable = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
+
+    Py_XDECREF(capsule);
+    Py_XDECREF(capi);
+    return variable;
+}
