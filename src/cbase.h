@@ -138,7 +138,7 @@ typedef struct {
     cbase_in_dict settings, tracked, value; // on the way to the value of that setting
     cbase_in_class spawners;                // classes of them, and `spawn_tree_locals`
     cbase_in_dict locals;
-    PyObject **spawn_callbacks; // gevent's variable, what Greenlet.start() calls; or NULL: unknown
+    PyObject **spawn_callbacks;  // gevent's variable: what start() calls; or NULL: unknown
     cbase_in_class run_callback; // of loops
     Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals, spawning_stack,
         start_event; // offsets
@@ -389,9 +389,7 @@ PyObject *cbase_in_dict_get(const cbase_state *st, cbase_in_dict *memo, PyObject
 PyObject *cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name);
 /* Whether the instance dict of an object has nothing under a name; no, if that is not known. */
 int cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name);
-/* The variable of that name, which a compiled module shares with others; or NULL with an
- * exception.
- */
+/* The variable that a compiled module shares with others; or NULL with an exception. */
 PyObject **cbase_exported(PyObject *module, const char *name);
 
 /* ---- hooks.c: look-ups of the accept loop that need not be made again ---- */

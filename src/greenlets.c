@@ -275,7 +275,9 @@ schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *a
     PyObject *callback = NULL;
 
     if (switch_to != NULL) {
-        memcpy(call + 2, args, nargs * sizeof(*args));
+        for (size_t i = 0; i < nargs; i++) {
+            call[i + 2] = args[i];
+        }
         callback = cbase_call_method(st, &g->run_callback, st->s_run_callback, call, nargs + 2);
         Py_DECREF(switch_to);
     }
@@ -492,7 +494,7 @@ find_start_event(PyObject *made)
          i += (Py_ssize_t)sizeof(PyObject *))
     {
         if (*field(made, i) == Py_None) {
-            set_field(made, i, Py_NewRef(Py_Ellipsis));
+            set_field(made, i, Py_NewRef(Py_False));
             int started = PyObject_IsTrue(made);
             set_field(made, i, Py_NewRef(Py_None));
             if (started < 0 || (started > 0 && found >= 0)) {

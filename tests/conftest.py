@@ -12,6 +12,7 @@ import sys
 import types
 
 import gevent
+import hypothesis.strategies
 import pytest
 from gevent import baseserver, get_hub
 from gevent import pywsgi, server  # noqa: F401 (their classes must exist before install())
@@ -51,8 +52,15 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish():
     """Thousands of collected tests are no longer looked at, each time, by the collector and by
     install(), which looks for servers: there are none yet."""
+    use_hypothesis()
     gc.collect()
     gc.freeze()
+
+
+@hypothesis.settings(database=None, max_examples=1)
+@hypothesis.given(hypothesis.strategies.none())
+def use_hypothesis(nothing):
+    """Once: it warns if the collector does not see who refers to the generator that it makes."""
 
 
 @pytest.fixture
