@@ -26,14 +26,20 @@ typedef struct {
 
 static other others[OTHERS];
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static int
+is_other(void *ctx)
+{
+    return (other *)ctx >= others && (other *)ctx < others + OTHERS;
+}
+
 static other *
 check(void *ctx)
 {
-    other *self = ctx;
-    if (self < others || self >= others + OTHERS) {
+    if (!is_other(ctx)) {
         abort(); // called with the ctx of somebody else
     }
-    return self;
+    return ctx;
 }
 
 static void *
@@ -220,6 +226,16 @@ static int running, fixed;
 static atomic_int stop;
 static atomic_long rounds, broken;
 
+/* The allocator that is in place. Up to 3.11 CPython reads it without a lock, and so may get the
+ * functions of an "other" with the ctx of the one that it has just replaced. */
+static void
+get_allocator(PyObjectArenaAllocator *now)
+{
+    do {
+        PyObject_GetArenaAllocator(now);
+    } while ((now->alloc == other_alloc || now->free == other_free) && !is_other(now->ctx));
+}
+
 static void *
 hammer(void *number)
 {
@@ -227,10 +243,10 @@ hammer(void *number)
     uintptr_t *held[HELD] = {NULL};
     unsigned int seed = (unsigned int)(uintptr_t)number;
 
-    PyObject_GetArenaAllocator(&now);
+    get_allocator(&now);
     while (!stop) {
         if (!fixed) {
-            PyObject_GetArenaAllocator(&now);
+            get_allocator(&now);
         }
         int i = rand_r(&seed) % HELD;
         uintptr_t mark = ((uintptr_t)number << 32) + (uintptr_t)i;
