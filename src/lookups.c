@@ -128,10 +128,17 @@ is_valid(const cbase_in_dict *memo, PyObject *dict)
     return memo->dict == dict && memo->stamp == cbase_dict_stamp(CBASE_NAMESPACE, dict);
 }
 
+/* The same without looking, if what is noted is still true. */
+static PyObject *
+find(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
+{
+    return is_valid(memo, dict) ? memo->value : look_into(st, memo, obj, dict, name);
+}
+
 PyObject *
 cbase_in_dict_get(const cbase_state *st, cbase_in_dict *memo, PyObject *dict, PyObject *name)
 {
-    return Py_XNewRef(is_valid(memo, dict) ? memo->value : look_into(st, memo, NULL, dict, name));
+    return Py_XNewRef(find(st, memo, NULL, dict, name));
 }
 
 PyObject *
@@ -143,8 +150,7 @@ cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObjec
         PyErr_Clear();
         return NULL;
     }
-    PyObject *value =
-        Py_XNewRef(is_valid(memo, dict) ? memo->value : look_into(st, memo, obj, dict, name));
+    PyObject *value = Py_XNewRef(find(st, memo, obj, dict, name));
     Py_DECREF(dict);
     return value;
 }
@@ -156,9 +162,7 @@ cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObj
     int found = -1;
 
     if (dict != NULL) {
-        if (!is_valid(memo, dict)) {
-            (void)look_into(st, memo, obj, dict, name);
-        }
+        (void)find(st, memo, obj, dict, name);
         found = is_valid(memo, dict) ? memo->value != NULL : PyDict_Contains(dict, name);
         Py_DECREF(dict);
     }

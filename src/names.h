@@ -83,7 +83,6 @@
     X(stop)                                                                                       \
     X(stop_accepting)                                                                             \
     X(stop_timeout)                                                                               \
-    X(switch)                                                                                     \
     X(timeout)                                                                                    \
     X(timer)                                                                                      \
     X(track_greenlet_tree)                                                                        \
