@@ -88,6 +88,26 @@ compat_type_dict(PyTypeObject *type)
 #endif
 }
 
+/* What is being handled at this level: in the running generator, or outside of all. Owned; NULLs
+ * if nothing is, whatever a caller of the generator handles. PyErr_SetExcInfo() sets just this,
+ * but PyErr_GetExcInfo() looks further up.
+ *
+ * CAUTION: PyThreadState.exc_info is in the public headers, but not documented. Watched by
+ * test_generator_forgets_what_its_caller_handled. */
+static inline void
+compat_get_handled(PyObject **handled)
+{
+    const _PyErr_StackItem *level = PyThreadState_Get()->exc_info;
+
+#if PY_VERSION_HEX >= 0x030B0000
+    handled[0] = handled[2] = NULL; // PyErr_SetExcInfo() needs the exception alone
+#else
+    handled[0] = Py_XNewRef(level->exc_type);
+    handled[2] = Py_XNewRef(level->exc_traceback);
+#endif
+    handled[1] = Py_XNewRef(level->exc_value);
+}
+
 /* PyTypeObject.tp_version_tag, which is another one whenever the class or one of its bases has
  * changed; 0 if it has none until the next look-up. */
 static inline unsigned int

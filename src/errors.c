@@ -20,7 +20,7 @@ void
 cbase_except_enter(cbase_except *block)
 {
     block->raised = compat_get_raised();
-    PyErr_GetExcInfo(&block->outer[0], &block->outer[1], &block->outer[2]);
+    compat_get_handled(block->outer);
     PyErr_SetExcInfo(Py_NewRef((PyObject *)Py_TYPE(block->raised)), Py_NewRef(block->raised),
                      PyException_GetTraceback(block->raised));
 }
