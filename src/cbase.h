@@ -212,6 +212,7 @@ typedef struct {
     cbase_pool_steps pool_steps;
     cbase_greenlets greenlets;
     PyObject *bound[CBASE_BOUND]; // owned; or NULL
+    struct starting *starting;    // of lifecycle.c
     cbase_hub hub;
     cbase_counters *counters[CBASE_BUCKETS];
     PyObject *forget_counters; // the function _stats_forget

@@ -128,8 +128,57 @@ CBASE_METHOD(server_stop_accepting)
 
 /* ---- start ---- */
 
+/* A start() that is under way. On the heap, as the stack of a greenlet that waits is moved. */
+typedef struct starting {
+    struct starting *next;
+    PyObject *server;  // owned: a greenlet that is killed drops what it was started with
+    int has_socket;    // it had one to begin with
+    int has_companion; // another start() of the server was under way meanwhile
+} starting;
+
+/* 0 or -1. */
+static int
+starting_begin(cbase_state *st, PyObject *self, starting **begun)
+{
+    int has_socket = cbase_dict_has(self, st->s_socket);
+    starting *s = has_socket < 0 ? NULL : PyMem_Calloc(1, sizeof(*s));
+
+    if (s == NULL) {
+        if (has_socket >= 0) {
+            PyErr_NoMemory();
+        }
+        return -1;
+    }
+    s->server = Py_NewRef(self);
+    s->has_socket = has_socket;
+    for (starting *other = st->starting; other != NULL; other = other->next) {
+        if (other->server == self) {
+            other->has_companion = s->has_companion = 1;
+        }
+    }
+    s->next = st->starting;
+    st->starting = s;
+    *begun = s;
+    return 0;
+}
+
+/* Keeps an exception that is set. */
+static void
+starting_end(cbase_state *st, starting *s)
+{
+    starting **link = &st->starting;
+
+    while (*link != s) {
+        link = &(*link)->next;
+    }
+    *link = s->next;
+    Py_DECREF(s->server);
+    PyMem_Free(s);
+}
+
 /* With an exception set: close the listener that init_socket has made already, so that start()
- * can be tried again. Unlike gevent's class, which leaves it bound. */
+ * can be tried again. Unlike gevent's class, which leaves it bound. If two start() of a server are
+ * under way at a time, nobody knows whose it is, and it is left alone. */
 static void
 discard_fresh_socket(cbase_state *st, PyObject *self)
 {
@@ -171,23 +220,27 @@ CBASE_METHOD(server_start)
     if (cbase_no_args("start", nargs, kwnames) < 0) {
         return NULL;
     }
-    int given = cbase_dict_has(self, st->s_socket);
-    if (given < 0) {
+    starting *under_way;
+    if (starting_begin(st, self, &under_way) < 0) {
         return NULL;
     }
-    if (cbase_run(self, st->s_init_socket) < 0
-        || cbase_run_on(self, st->s__stop_event, st->s_clear) < 0)
-    {
-        if (!given) {
+    int result = cbase_run(self, st->s_init_socket);
+    if (result == 0) {
+        result = cbase_run_on(self, st->s__stop_event, st->s_clear);
+    }
+    if (result < 0) {
+        if (!under_way->has_socket && !under_way->has_companion) {
             discard_fresh_socket(st, self);
         }
-        return NULL;
     }
-    if (cbase_run(self, st->s_start_accepting) < 0) {
-        close_after_failed_start(st, self);
-        return NULL;
+    else {
+        result = cbase_run(self, st->s_start_accepting);
+        if (result < 0) {
+            close_after_failed_start(st, self);
+        }
     }
-    return Py_NewRef(Py_None);
+    starting_end(st, under_way);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 CBASE_METHOD(server_init_socket)
