@@ -2,7 +2,11 @@
 
 The function object stays. CPython calls a function by its PyFunctionObject.vectorcall, but for the
 interpreter of 3.11, which goes on with the code at once. There the function gets a code object
-that begins with a call of C.
+that begins with a comparison, which C makes, and which is true if the socket is closed now.
+
+A comparison and no call, because code objects are written to files and sent to other processes:
+marshal takes the object that is compared for bytes, pickle does so too, and a comparison with
+bytes is false.
 """
 import dis
 import itertools
@@ -33,11 +37,16 @@ def want(everywhere):
     _everywhere = everywhere
 
 
-def take_over(close):
-    """Have calls of this function, which is gevent's, run in C."""
+def take_over(noted):
+    """Have calls of a function, which is gevent's, run in C.
+
+    It was compared as it was noted(), see _premises. Returns how it has to be noted now.
+    """
+    close, code, *defaults = noted
     _cbase._close_take_over(close)
     if sys.version_info[:2] == (3, 11):
-        _give_code(close)
+        code = _give_code(close, code)
+    return (close, code, *defaults)
 
 
 def give_back():
@@ -48,43 +57,45 @@ def give_back():
         _function.__code__ = _own
 
 
-def _give_code(close):
+def _give_code(close, code):
+    """Exchange *code* of the function, and return what it has now."""
     global _function, _own, _given, _unknown
-    code = close.__code__
     if code is _given:
-        return
+        return code
     if code is not _own:
         try:
-            _given = beginning_with(_cbase._close_done, code)
+            _given = beginning_with(_cbase._CloseMark(), code)
         except ValueError as ex:
             _unknown = str(ex)
-            return
+            return code
         _function, _own = close, code
-    close.__code__ = _given
+    if close.__code__ is code:  # as it was compared
+        close.__code__ = _given
+    return _given
 
 
-def beginning_with(function, code):
-    """A copy of *code* that calls *function* with its first argument, and returns None if that is
-    true. For CPython 3.11, where jumps are relative.
+def beginning_with(mark, code):
+    """A copy of *code* that compares *mark* with its first argument, and returns None if they are
+    equal. For CPython 3.11, where jumps are relative.
 
     Raises ValueError if *code* is not as simple as that of socket.close() is.
     """
     start = _code('RESUME', 0)
-    constants = code.co_consts + (function, None)
+    constants = code.co_consts + (mark, None)
     if (not code.co_code.startswith(start) or code.co_exceptiontable or code.co_argcount < 1
             or len(constants) > 255):
         raise ValueError('code of an unknown kind')
-    call = (_code('PUSH_NULL') + _code('LOAD_CONST', len(constants) - 2) + _code('LOAD_FAST', 0)
-            + _code('PRECALL', 1) + _code('CALL', 1))
+    compare = (_code('LOAD_CONST', len(constants) - 2) + _code('LOAD_FAST', 0)
+               + _code('COMPARE_OP', dis.cmp_op.index('==')))
     leave = _code('LOAD_CONST', len(constants) - 1) + _code('RETURN_VALUE')
-    added = call + _code('POP_JUMP_FORWARD_IF_FALSE', len(leave) // 2) + leave
+    added = compare + _code('POP_JUMP_FORWARD_IF_FALSE', len(leave) // 2) + leave
     # For who traces lines, what is added belongs to the first of them.
     positions = list(code.co_positions())
     line = positions[1][0]
     positions[1:1] = [(line, line, None, None)] * (len(added) // 2)
     return code.replace(
         co_code=start + added + code.co_code[len(start):], co_consts=constants,
-        co_stacksize=max(code.co_stacksize, 3),
+        co_stacksize=max(code.co_stacksize, 2),
         co_linetable=b''.join(_locations(positions, code.co_firstlineno)))
 
 

@@ -19,15 +19,16 @@ IMMUTABLE = 1 << 8
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    return prepare()
+    return _premises.why_off(prepare)
 
 
 def prepare():
     """Switch the native steps on if they are right, and return why they are not, or None.
 
     Called when the first server is made, and again when the configuration's classes have changed.
+    If it raises an Exception it is called again later.
     """
-    return _switches.why_off('greenlets') or _premises.tried(_prepare)
+    return _switches.why_off('greenlets') or _prepare()
 
 
 def _prepare():
@@ -40,6 +41,8 @@ def _prepare():
     if isinstance(Greenlet.spawn.__func__, types.FunctionType):
         return 'not with gevent in pure Python'
     from gevent import _gevent_cgreenlet, _greenlet_primitives
+    setting = config.settings['track_greenlet_tree']
+    stamps = _premises.stamps(type(config), type(setting))
     for cls in Greenlet, raw_class:
         if not cls.__flags__ & IMMUTABLE:
             return '%s may be changed' % cls.__name__
@@ -53,15 +56,14 @@ def _prepare():
             return '%s.%s is no ordinary attribute' % (cls.__name__, name)
     if not config.track_greenlet_tree:
         return 'GEVENT_TRACK_GREENLET_TREE is off'
-    setting = config.settings['track_greenlet_tree']
     for thing, name in (config, 'settings'), (setting, 'value'):
         if hasattr(getattr(type(thing), name, None), '__set__'):
             return '%s.%s is no ordinary attribute' % (type(thing).__name__, name)
-    functions = {
+    functions = _premises.noted({
         'Config.track_greenlet_tree': type(config).track_greenlet_tree.fget,
         'Setting.get': type(setting).get,
-    }
-    raw = dict(functions, spawn_raw=hub.spawn_raw)
+    })
+    raw = {**functions, **_premises.noted({'spawn_raw': hub.spawn_raw})}
     reason = (_premises.difference(raw, KNOWN)
               or _premises.not_plain(type(config), object, ('__getattribute__',))
               or _premises.not_plain(type(setting), object))
@@ -70,16 +72,16 @@ def _prepare():
     fresh = Greenlet.__new__(Greenlet)
     if fresh.parent is not getcurrent():
         return 'greenlets are born with another parent'
-    classes, names = (type(config), type(setting)), vars(hub)
+    names = vars(hub)
     get_hub = _hub_local.get_hub_noargs
     _cbase._greenlets_prepare(
-        spawn=(classes, tuple(functions.values()), ()),
-        raw=(classes, tuple(raw.values()),
+        spawn=(stamps, tuple(functions.values()), ()),
+        raw=(stamps, tuple(raw.values()),
              ((names, '_get_hub_noargs', get_hub), (names, 'GEVENT_CONFIG', config),
               (names, 'TrackedRawGreenlet', raw_class))),
         made=Greenlet(_prepare), fresh=fresh,
         limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
-        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=hub.spawn_raw,
+        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=raw['spawn_raw'][0],
         raw_class=raw_class, run=vars(greenlet)['run'], parent=vars(greenlet)['parent'],
         switch_method=vars(greenlet)['switch'],
         loop=vars(_greenlet_primitives.SwitchOutGreenletWithLoop)['loop'],

@@ -3,9 +3,15 @@
 The C code of a native step stands for a few Python functions of gevent. They are compared, by
 their source text, with those it was written for; if one differs, or its source is not there to
 be read, the step stays off and gevent's own code runs.
+
+Another thread, or a finalizer, may change gevent in the middle of a comparison. So what is handed
+to the C code is what was there before: stamps() of the classes come first, then noted(), and
+then what compares.
 """
 import hashlib
 import inspect
+
+from gevent_cbase import _cbase
 
 #: what makes objects and sets their attributes
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
@@ -20,14 +26,24 @@ def digest(part):
     return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
 
 
+def stamps(*classes):
+    """Each class with a stamp that changes whenever the class or one of its bases does."""
+    return tuple((cls, _cbase._class_stamp(cls)) for cls in classes)
+
+
+def noted(parts):
+    """The functions of a dict, or classes, each with its code and its arguments' defaults."""
+    return {name: (part, getattr(part, '__code__', part), getattr(part, '__defaults__', None),
+                   getattr(part, '__kwdefaults__', None))
+            for name, part in parts.items()}
+
+
 def difference(parts, known):
-    """The first of the *parts*, a dict, whose source is not a *known* one, as text; or None.
+    """The first of these noted() *parts* whose source is not a *known* one, as text; or None.
 
     *known*: for each name a digest, or several with spaces between.
     """
-    for name, part in parts.items():
-        code = getattr(part, '__code__', part)  # of a function that wraps another, its own
-        defaults = [getattr(part, name, None) for name in ('__defaults__', '__kwdefaults__')]
+    for name, (_, code, *defaults) in parts.items():
         if (name, code) not in _compared:
             if digest(code) not in known[name].split():
                 return 'gevent has another %s' % name
@@ -43,8 +59,8 @@ def not_plain(cls, base, names=PLAIN):
             return 'gevent has another %s.%s' % (cls.__name__, name)
 
 
-def tried(prepare):
-    """Call *prepare*; what it returns, or the exception it raises as text."""
+def why_off(prepare):
+    """Call *prepare*; what it returns, or the Exception it raises as text."""
     try:
         return prepare()
     except Exception as ex:

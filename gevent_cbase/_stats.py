@@ -88,6 +88,8 @@ def _why_no_sockets(server, reads, accepts, closes):
         return 'do_read is not that of gevent.server.StreamServer'
     if 'socket' not in object.__getattribute__(server, '__dict__'):
         return 'there is no listening socket now'
+    if not accepts and _cbase._has_no_accept4():
+        return 'the kernel has no accept4(): only closing is native'
     if not accepts:
         return 'the listening socket is not one of gevent, or blocks, or is of an unknown family'
     if not closes:

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import types
+import weakref
 
 from gevent_cbase import _cbase, _closing, _premises, _switches
 
@@ -38,17 +39,18 @@ KNOWN = {
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    return prepare()
+    return _premises.why_off(prepare)
 
 
 def prepare():
     """Switch the native steps on if they are right, and return why they are not, or None.
 
-    Called when the first server is made, and again when one of the classes has changed.
+    Called when the first server is made, and again when one of the classes has changed. If it
+    raises an Exception it is called again later.
     """
     if not hasattr(_cbase, '_stream_prepare'):
         return 'not built on this platform'
-    return _switches.why_off('sockets') or _premises.tried(_prepare)
+    return _switches.why_off('sockets') or _prepare()
 
 
 def _prepare():
@@ -56,12 +58,15 @@ def _prepare():
 
     from gevent import _socket3, _socketcommon, hub, monkey, server
     sock, raw, closed = _socket3.socket, _socket3._wrefsocket, _socket3._closedsocket
-    accept = {
+    # the socket class of the standard library may have been patched away
+    classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
+    stamps = _premises.stamps(*classes)
+    accept = _premises.noted({
         'StreamServer.do_read': server.StreamServer.do_read,
         'socket.__init__': sock.__init__,
         'SocketMixin.__init__': _socketcommon.SocketMixin.__init__,
-    }
-    close = {
+    })
+    close = _premises.noted({
         'StreamServer.do_close': server.StreamServer.do_close,
         'socket.close': sock.close,
         'socket._real_close': sock._real_close,
@@ -70,8 +75,9 @@ def _prepare():
         'socket._drop_ref_on_close': sock._drop_ref_on_close,
         '_closedsocket.__init__': closed.__init__,
         '_closedsocket.__bool__': closed.__bool__,
-    }
-    reason = (_premises.difference({**accept, **close, '_wrefsocket': raw}, KNOWN)
+    })
+    reason = (_premises.difference({**accept, **close, **_premises.noted({'_wrefsocket': raw})},
+                                   KNOWN)
               or _premises.not_plain(sock, object)
               or _premises.not_plain(closed, object)
               or _premises.not_plain(raw, _socket.socket, _premises.PLAIN + (
@@ -83,21 +89,19 @@ def _prepare():
     if not _layout_is_known(raw):
         return 'unknown layout of socket objects'
     if _closing.off() is None:
-        _closing.take_over(sock.close)  # before its code is noted
+        close['socket.close'] = _closing.take_over(close['socket.close'])
     names = vars(_socket3)
     loop_class, io_class = _watcher_classes()
-    # the socket class of the standard library may have been patched away
-    classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
     _cbase._stream_prepare(
-        accept=(classes, tuple(accept.values()),
+        accept=(stamps, tuple(accept.values()),
                 ((vars(server), 'GeventSocket', sock),
                  (names, 'get_hub', names['get_hub']),
                  (vars(_socket), 'getdefaulttimeout', _socket.getdefaulttimeout))),
-        close=(classes, tuple(close.values()), ((names, '_closedsocket', closed),)),
-        loop_class=loop_class, io_class=io_class,
-        do_read=accept['StreamServer.do_read'], do_close=close['StreamServer.do_close'],
+        close=(stamps, tuple(close.values()), ((names, '_closedsocket', closed),)),
+        classes=classes, loop_class=loop_class, io_class=io_class,
+        do_read=accept['StreamServer.do_read'][0], do_close=close['StreamServer.do_close'][0],
         get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
-        cancelled=sock._drop_events_and_close.__defaults__[1],
+        cancelled=close['SocketMixin._drop_events_and_close'][2][1],
         close_later=_close_later, failed=do_read)
     return None
 
@@ -123,8 +127,8 @@ def on_uninstall():
 
 
 def _prepare_again():
-    if 'gevent.server' in sys.modules:
-        prepare()
+    if 'gevent.server' in sys.modules and hasattr(_cbase, '_stream_compare'):
+        _cbase._stream_compare()
 
 
 def why_watchers_off():
@@ -156,7 +160,13 @@ def _watcher_classes():
     return corecext.loop, corecext.io
 
 
+#: classes that were found to have the layout that is known
+_known_layouts = weakref.WeakSet()
+
+
 def _layout_is_known(raw_class):
+    if raw_class in _known_layouts:
+        return True
     for kind, timeout in (
             ((socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP), 1.5),
             ((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP), 0.0),
@@ -166,6 +176,7 @@ def _layout_is_known(raw_class):
             nanoseconds = -10 ** 9 if timeout is None else int(timeout * 10 ** 9)
             if not _cbase._has_known_layout(sock, sock.fileno(), *kind, nanoseconds):
                 return False
+    _known_layouts.add(raw_class)
     return True
 
 

@@ -8,9 +8,10 @@
 
 /* ---- the end of a batch: closed meanwhile, or full ---- */
 
-/* Tells a batch whether its server was closed by what it called. */
 typedef struct {
     cbase_counters *counters;
+    cbase_hooks hooks; // of the server, owned
+    /* Whether the server was closed by what the batch called. */
     unsigned long closes; // cbase_state.closes when last looked at
     int open;             // had a `socket` of its own when the batch began
     Py_ssize_t most;      // connections
@@ -19,9 +20,12 @@ typedef struct {
 static int
 batch_begin(cbase_state *st, PyObject *self, batch *b)
 {
+    memset(b, 0, sizeof(*b));
     b->counters = cbase_stats_of(st, self);
     cbase_stats_end_pause(b->counters); // also where start_accepting() is not ours
-    b->most = 0;
+    if (st->unprepared && cbase_prepare_again(st) < 0) {
+        return -1;
+    }
     PyObject *max_accept = PyObject_GetAttr(self, st->s_max_accept);
     if (max_accept == NULL) {
         return -1;
@@ -88,7 +92,18 @@ wait_for_slot(cbase_state *st, PyObject *self)
 
 /* ---- one connection ---- */
 
-/* self.do_read(); `hooks` are valid now, or NULL. */
+/* The hooks of the server as they are now; *hooks is NULL if it takes ordinary attribute access.
+ */
+static int
+find_hooks(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
+{
+    int known = cbase_hooks_get(st, self, &b->hooks);
+
+    *hooks = known > 0 ? &b->hooks : NULL;
+    return known < 0 ? -1 : 0;
+}
+
+/* self.do_read(); `hooks` are true now, or NULL. */
 static PyObject *
 call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
 {
@@ -99,10 +114,7 @@ call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     if (hooks->listener != NULL && cbase_stream_read(st, hooks->listener, &result)) {
         return result;
     }
-    PyObject *function = Py_NewRef(hooks->do_read);
-    result = PyObject_Vectorcall(function, &self, 1, NULL);
-    Py_DECREF(function);
-    return result;
+    return PyObject_Vectorcall(hooks->do_read, &self, 1, NULL);
 }
 
 /* self.delay = self.min_delay */
@@ -119,10 +131,10 @@ reset_delay(cbase_state *st, PyObject *self)
     return result;
 }
 
-/* Reads one connection: 1 and its owned arguments, 0 if there is none, or -1. *hooks: valid
+/* Reads one connection: 1 and its owned arguments, 0 if there is none, or -1. *hooks: true
  * before and, unless set to NULL, after. */
 static int
-read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **args)
+read_one(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks, PyObject **args)
 {
     int some = -1;
 
@@ -130,7 +142,7 @@ read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **
     if (*args == NULL) {
         return -1;
     }
-    int known = cbase_hooks_get(st, self, hooks);
+    int known = find_hooks(st, self, b, hooks);
     if (*hooks != NULL && (*hooks)->delay_is_reset && PyTuple_CheckExact(*args)) {
         some = PyTuple_GET_SIZE(*args) > 0;
     }
@@ -146,7 +158,7 @@ read_one(cbase_state *st, PyObject *self, const cbase_hooks **hooks, PyObject **
     return some;
 }
 
-/* self.do_handle(*args); `hooks` are valid now and args a tuple, or hooks is NULL. */
+/* self.do_handle(*args); `hooks` are true now and args a tuple, or hooks is NULL. */
 static int
 handle_one(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
 {
@@ -368,8 +380,7 @@ may_read(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
     if (status != 0) {
         return status < 0 ? -1 : 0;
     }
-    status = cbase_hooks_get(st, self, hooks);
-    if (status < 0) {
+    if (find_hooks(st, self, b, hooks) < 0) {
         return -1;
     }
     if (*hooks == NULL || !(*hooks)->never_full) {
@@ -377,8 +388,7 @@ may_read(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
         if (status != 0) {
             return status < 0 ? -1 : wait_for_slot(st, self);
         }
-        status = cbase_hooks_get(st, self, hooks); // full() may change everything
-        if (status < 0) {
+        if (find_hooks(st, self, b, hooks) < 0) { // full() may change everything
             return -1;
         }
     }
@@ -396,7 +406,7 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     if (status <= 0) {
         return status < 0 ? cbase_go_on(st, self, st->s__watcher) : 0;
     }
-    status = read_one(st, self, &hooks, &args);
+    status = read_one(st, self, b, &hooks, &args);
     if (status < 0) {
         cbase_stats_accept_error(b->counters);
         return recover(st, self, NULL);
@@ -438,6 +448,7 @@ CBASE_METHOD(server_do_read_loop)
     for (left = b.most; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
     }
+    cbase_hooks_drop(&b.hooks);
     cbase_batch_end(st);
     Py_DECREF(self);
     return status < 0 ? NULL : Py_NewRef(Py_None);

@@ -262,7 +262,10 @@ configure(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle,
         cbase_raise(PyExc_ValueError, "max_accept must be positive int: %R", value);
     }
     Py_DECREF(value);
-    return too_small == 0 ? 0 : -1;
+    if (too_small != 0 || cbase_greenlets_find(st) < 0) {
+        return -1;
+    }
+    return cbase_stream_find(st);
 error:
     Py_XDECREF(value);
     return -1;
@@ -291,7 +294,7 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
         cbase_except_reraise(&block);
         return -1;
     }
-    return cbase_greenlets_find(st) < 0 ? -1 : cbase_stream_find(st);
+    return 0;
 }
 
 static PyObject *
@@ -343,11 +346,49 @@ PyDoc_STRVAR(
     "stop_timeout: seconds that stop() waits for handlers in a pool. 1.\n"
     "fatal_errors: errno values that end the server. (EBADF, EINVAL, ENOTSOCK).");
 
+static vectorcallfunc call_checked; // how CPython calls methods of this kind
+
+/* BaseServer.method(obj, ...): as gevent's, it takes any object. Between the look-up of a method
+ * and its call uninstall() may have made a server no instance of this class any more, in another
+ * thread or in a finalizer.
+ *
+ * CAUTION: PyMethodDescrObject is in the public headers, but not documented. Watched by
+ * test_methods_take_any_object. */
+static PyObject *
+call_unchecked(PyObject *descr, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+
+    if (nargs < 1) {
+        return call_checked(descr, args, nargsf, kwnames);
+    }
+    PyCMethod function =
+        (PyCMethod)(void (*)(void))((PyMethodDescrObject *)descr)->d_method->ml_meth;
+    if (Py_EnterRecursiveCall(" while calling a Python object")) {
+        return NULL;
+    }
+    PyObject *result = function(args[0], PyDescr_TYPE(descr), args + 1, nargs - 1, kwnames);
+    Py_LeaveRecursiveCall();
+    return result;
+}
+
+static PyObject *
+new_method(PyTypeObject *type, PyMethodDef *def)
+{
+    PyObject *descr = PyDescr_NewMethod(type, def);
+
+    if (descr != NULL) {
+        call_checked = ((PyMethodDescrObject *)descr)->vectorcall;
+        ((PyMethodDescrObject *)descr)->vectorcall = call_unchecked;
+    }
+    return descr;
+}
+
 static int
 add_methods(PyTypeObject *type, PyMethodDef *methods)
 {
     for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *descr = PyDescr_NewMethod(type, def);
+        PyObject *descr = new_method(type, def);
         int result =
             descr == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
         Py_XDECREF(descr);
@@ -363,7 +404,7 @@ static int
 add_properties(PyTypeObject *type, PyMethodDef *getters)
 {
     for (PyMethodDef *def = getters; def->ml_name != NULL; def++) {
-        PyObject *get = PyDescr_NewMethod(type, def);
+        PyObject *get = new_method(type, def);
         PyObject *property = NULL;
         if (get != NULL) {
             property = PyObject_CallFunction((PyObject *)&PyProperty_Type, "OOOs", get, Py_None,
@@ -412,7 +453,7 @@ static PyObject *
 own(PyTypeObject *type, PyObject *name)
 {
     PyObject *namespace = compat_type_dict(type);
-    PyObject *value = PyDict_GetItemWithError(namespace, name);
+    PyObject *value = PyDict_GetItemWithError(namespace, name); // borrowed
 
     if (value == NULL && !PyErr_Occurred()) {
         PyErr_SetObject(PyExc_KeyError, name);

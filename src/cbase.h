@@ -13,43 +13,39 @@
 
 #include <errno.h>
 
+#include "classes.h"
 #include "compat.h"
 #include "names.h"
 
-#define CBASE_HOOKS 8 /* servers whose hooks are remembered at a time */
-
 #define CBASE_HOOK_NAMES 9
 
-/* hooks.c: what the accept loop calls and reads on one server. Nothing here is owned: the class
- * and the instance dict own it as long as the hooks are valid. */
+/* hooks.c: what the accept loop calls and reads on one server. A caller's copy owns the objects;
+ * to begin with it is all zero. */
 typedef struct {
-    /* Valid as long as the class is the same, in the same version. Types are compared only. */
-    PyTypeObject *type;
-    unsigned int version;
-    int simple; // if not, only ordinary attribute access is right
-    PyObject *in_class[CBASE_HOOK_NAMES];
-
-    /* Valid as long as, besides, server and instance dict are the same, and the dict's stamp. */
-    PyObject *self, *dict;
-    uint64_t stamp;
     int never_full;           // `full` is BaseServer's
-    PyObject *full;           // `full` of the instance, or NULL
-    PyObject *do_read;        // function of the class, to be called with self; or NULL: unknown
     int delay_is_reset;       // `delay` is the very object `min_delay`
     int own_do_handle;        // `do_handle` is BaseServer's
+    int close_does_nothing;   // `do_close` is BaseServer's
+    PyObject *full;           // `full` of the instance, or NULL
+    PyObject *do_read;        // function of the class, to be called with self; or NULL: unknown
+    PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
     PyObject *spawn;          // `_spawn`, or NULL: unknown
     PyObject *handle;         // `_handle`, or NULL: unknown
-    int close_does_nothing;   // `do_close` is BaseServer's
     PyObject *close_function; // `do_close` is this Python function of the class; or NULL
-    PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
+
+    /* True as long as these are the same. Compared only. */
+    cbase_class_stamp class;
+    PyObject *self, *dict;
+    uint64_t stamp;
 } cbase_hooks;
 
+typedef struct cbase_hook_slot cbase_hook_slot;
+
 /* lookups.c: what was found under one name. Nothing here is owned: the class or the dict owns it
- * as long as the memo is valid. */
+ * as long as it has not changed. */
 typedef struct {
-    PyTypeObject *type;   // compared only
-    unsigned int version; // in which
-    PyObject *attr;       // this is there, or NULL: nothing
+    cbase_class_stamp class; // of this class
+    PyObject *attr;          // this is there, or NULL: nothing
 } cbase_in_class;
 
 typedef struct {
@@ -66,8 +62,9 @@ typedef struct {
 typedef struct {
     Py_ssize_t classes, functions, globals; // how many of each; no classes: not known yet
     PyTypeObject *class[CBASE_CLASSES];
-    unsigned int compared[CBASE_CLASSES];  // their versions when all was found to be right
-    unsigned int looked_at[CBASE_CLASSES]; // their versions when it was last compared
+    cbase_class_stamp compared[CBASE_CLASSES];  // when all was found to be right
+    cbase_class_stamp looked_at[CBASE_CLASSES]; // when it was last compared
+    cbase_class_stamp failed_at[CBASE_CLASSES]; // when it last could not be
     struct {
         PyFunctionObject *object;
         PyObject *code, *defaults, *kwdefaults;
@@ -79,19 +76,23 @@ typedef struct {
     } global[CBASE_GLOBALS];
 } cbase_premises;
 
-/* stream.c: the parts of gevent that the native steps work with. Owned, never freed. */
-enum {
-    CBASE_SOCKET,
-    CBASE_RAW_SOCKET,
-    CBASE_CLOSED_SOCKET,
-    CBASE_STDLIB_SOCKET,
-    CBASE_HUB,
-};
-
+/* premises.c: the comparison with what is known, by a module in Python. */
 typedef struct {
-    int looked_for;
-    cbase_premises accept, close;        // both with the classes above
-    PyTypeObject *base_class;            // _socket.socket
+    const char *needed, *module; // what has to be loaded, and what has prepare()
+    int wanted;                  // it was asked for
+    int compared;                // prepare() has returned, whatever it has found
+    int running;
+    unsigned int pause, wait; // after a failure, in attempts: the last one, and what is left of it
+} cbase_preparation;
+
+/* The parts of gevent that a native step works with. They are never changed nor freed: another
+ * comparison may make others, while somebody is at work with these. Whoever calls into Python
+ * reads the pointer to them once, or reads all of them anew. */
+
+/* stream.c */
+typedef struct {
+    PyTypeObject *socket, *raw, *closed_socket, *stdlib, *hub_class; // classes
+    PyTypeObject *base_class;                                        // _socket.socket
     PyTypeObject *loop_class, *io_class; // whose watchers can be kept; object: none
     Py_ssize_t hub, timeout, read_event, write_event, sock, io_refs, closed; // offsets of slots
     Py_ssize_t closed_slots[5];
@@ -101,16 +102,29 @@ typedef struct {
     PyObject *close_later;      // gevent_cbase._stream._close_later
     PyObject *failed;           // gevent_cbase._stream.do_read
     PyObject *close_descriptor; // the function _close_descriptor
-    cbase_in_dict overridden;   // cancel_waits_close_and_then() of the hub
-    cbase_in_class closing_fd;  // of loops
+} cbase_stream_parts;
+
+typedef struct {
+    cbase_preparation preparation;
+    cbase_premises accept, close;
+    const cbase_stream_parts *parts; // or NULL: not known yet
+    int no_accept4;                  // the kernel has none, or forbids it
+    int unchecked;                   // a client was accepted since signals were seen to
+    cbase_in_dict overridden;        // cancel_waits_close_and_then() of the hub
+    cbase_in_class closing_fd;       // of loops
 } cbase_stream;
 
-/* pool_steps.c: gevent.pool.Pool. Owned, never freed. */
+/* pool_steps.c: gevent.pool.Pool */
 typedef struct {
-    int looked_for;
-    cbase_premises full, spawn; // both with the class Pool
+    PyTypeObject *class;
     PyObject *full_function, *spawn_function, *discard_function;
     PyObject *PoolFull;
+} cbase_pool_parts;
+
+typedef struct {
+    cbase_preparation preparation;
+    cbase_premises full, spawn; // both with the class Pool
+    const cbase_pool_parts *parts;
 } cbase_pool_steps;
 
 /* bound.c */
@@ -120,42 +134,51 @@ enum {
     CBASE_BOUND,
 };
 
-/* greenlets.c: gevent's Greenlet and spawn_raw. Owned, never freed. */
+/* greenlets.c: gevent's Greenlet and spawn_raw */
 #define CBASE_STACK_LIMIT 16 /* frames of a spawning stack; gevent has 10 */
 
 typedef struct {
-    int looked_for;
-    cbase_premises spawn, raw;
     PyTypeObject *class, *raw_class; // Greenlet, TrackedRawGreenlet
     PyObject *spawn_function;        // of the class method Greenlet.spawn
     PyObject *spawn_raw;
     PyObject *get_hub, *getcurrent;
-    const PyGetSetDef *run, *parent;        // attributes of class greenlet
-    PyObject *switch_method;                // its descriptor there
-    PyTypeObject *hub_class;                // the class of hubs that start() knows
-    const PyGetSetDef *loop;                // attribute of it
-    PyObject *config, *setting;             // gevent.config, and its setting track_greenlet_tree
-    cbase_in_dict settings, tracked, value; // on the way to the value of that setting
-    cbase_in_class spawners;                // classes of them, and `spawn_tree_locals`
-    cbase_in_dict locals;
-    PyObject **spawn_callbacks;  // gevent's variable: what start() calls; or NULL: unknown
-    cbase_in_class run_callback; // of loops
+    const PyGetSetDef *run, *parent; // attributes of class greenlet
+    PyObject *switch_method;         // its descriptor there
+    PyTypeObject *hub_class;         // the class of hubs that start() knows
+    const PyGetSetDef *loop;         // attribute of it
+    PyObject *config, *setting;      // gevent.config, and its setting track_greenlet_tree
+    PyObject **spawn_callbacks;      // gevent's variable: what start() calls; or NULL: unknown
     Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals, spawning_stack,
         start_event; // offsets
-    /* The last stack that gevent has made, and the Python frames it stands for. */
+    int limit;       // of frames
+} cbase_greenlet_parts;
+
+/* The last stack that gevent has made, and the Python frames it stands for. All owned. */
+typedef struct {
     PyObject *stack;
     int limit, depth;
     struct {
         PyCodeObject *code;
         int lasti;
     } frame[CBASE_STACK_LIMIT];
+} cbase_spawning_stack;
+
+typedef struct {
+    cbase_preparation preparation;
+    cbase_premises spawn, raw;
+    const cbase_greenlet_parts *parts;
+    cbase_in_dict settings, tracked, value; // on the way to the value of the setting
+    cbase_in_class spawners;                // classes of them, and `spawn_tree_locals`
+    cbase_in_dict locals;
+    cbase_in_class run_callback; // of loops
+    cbase_spawning_stack last;
 } cbase_greenlets;
 
 /* hub.c: where gevent keeps the hub of each thread. All but the dict is never freed. */
 typedef struct {
     PyObject *get_hub, *get_hub_noargs; // gevent's functions
     PyObject *local;                    // has the thread-local attribute `hub`; NULL: unknown
-    unsigned int version;               // of its class, when this was found out about it:
+    cbase_class_stamp class;            // of its class, when this was found out about it:
     int in_dict;                        // the attribute is in its `__dict__`
     uint64_t thread;                    // for which
     PyObject *dict;                     // this is its `__dict__`, owned; or NULL
@@ -207,7 +230,8 @@ typedef struct {
     unsigned long closes;
     PyObject *hook_names[CBASE_HOOK_NAMES]; // borrowed from the names above
     int hooks_off;
-    cbase_hooks hooks[CBASE_HOOKS];
+    cbase_hook_slot *hook_slots; // owned
+    int unprepared;              // a comparison has failed, see cbase_prepare_again()
     cbase_stream stream;
     cbase_pool_steps pool_steps;
     cbase_greenlets greenlets;
@@ -349,9 +373,11 @@ enum { CBASE_INSTANCE, CBASE_NAMESPACE, CBASE_DICT_KINDS };
 void cbase_dicts_init(const cbase_state *st);
 /* Whether changes of such dicts can be told. */
 int cbase_dict_can_watch(int kind);
-/* From now on the stamp tells changes of this dict, if they can be told at all: 0 or -1. `obj`:
- * whose instance dict it is, or NULL. */
+/* Whether from now on the stamp tells changes of this dict. `obj`: whose instance dict it is, or
+ * NULL. May run Python code. */
 int cbase_dict_watch(int kind, PyObject *obj, PyObject *dict);
+/* Whether somebody else watches it: then what is noted of it may be wrong, see dicts.c. */
+int cbase_dict_is_others(PyObject *dict);
 /* No other keys than exact str: looking one up then runs no Python code. */
 int cbase_dict_has_plain_keys(PyObject *dict);
 
@@ -397,10 +423,14 @@ PyObject **cbase_exported(PyObject *module, const char *name);
 
 extern PyMethodDef cbase_hooks_functions[];
 
-void cbase_hooks_init(cbase_state *st);
-/* 1 and the hooks of a server, valid until the next call into Python; 0 and NULL if ordinary
- * attribute access has to be used; or -1 and NULL. */
-int cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks);
+int cbase_hooks_init(cbase_state *st);
+/* 1 and *hooks are what is true of a server now, also if they were true already; 0 if ordinary
+ * attribute access has to be used, or -1, and then they are empty. */
+int cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks);
+/* Lets go of what they own. */
+void cbase_hooks_drop(cbase_hooks *hooks);
+/* From now on everything is looked up anew. */
+void cbase_hooks_forget(cbase_state *st);
 
 /* ---- errors.c: raising, `except` and `finally` ---- */
 
@@ -550,16 +580,25 @@ int cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args
 
 /* ---- premises.c: is gevent's code still what it was? ---- */
 
-/* given: (classes, functions, globals), tuples of classes, Python functions and (namespace, name,
- * value). Replaces what an earlier call has set, or leaves it alone: 0 or -1. */
+extern PyMethodDef cbase_premises_functions[];
+
+/* given: (classes, functions, globals): tuples of (class, stamp), of (function, code, defaults,
+ * kwdefaults) and of (namespace, name, value), as they were when they were compared. Replaces what
+ * an earlier call has set, or leaves it alone: 0 or -1. */
 int cbase_premises_set(cbase_premises *premises, PyObject *given);
-/* 1, 0 or -1. If a class has changed, `module`.prepare() is called to compare it. */
-int cbase_premises_hold(cbase_premises *premises, const char *module);
-/* Keeps the parts of gevent that a step works with, for good: what was there before stays alive,
- * as it may be in use. */
-void cbase_own(PyObject *const *parts, size_t count);
-/* Has `module`.prepare() called, once, when the module `needed` is loaded: 0 or -1. */
-int cbase_premises_find(int *looked_for, const char *needed, const char *module);
+/* 1, 0 or -1. If a class has changed, all is compared again, which may run anything. */
+int cbase_premises_hold(cbase_state *st, cbase_premises *premises, cbase_preparation *preparation);
+/* Compare now: 1 if that is done, 0 if it could not be and will be tried again, or -1. Of
+ * exceptions, only those that are no Exception are errors. */
+int cbase_prepare(cbase_state *st, cbase_preparation *preparation);
+/* The same once and for all, when the module `needed` is loaded: 0 or -1. */
+int cbase_prepare_once(cbase_state *st, cbase_preparation *preparation);
+/* Compare what could not be compared before; for when `unprepared` is set: 0 or -1. */
+int cbase_prepare_again(cbase_state *st);
+/* `former` if the parts that are given are the same, else a copy that owns the objects; both are
+ * kept for good. NULL without memory. */
+const void *cbase_parts_keep(const void *former, const void *given, size_t size,
+                             PyObject *const *objects, size_t count);
 
 /* ---- stream.c: accept and close of gevent's stream servers ---- */
 
@@ -578,10 +617,14 @@ int cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result);
  * the first accepts from. */
 int cbase_stream_known(cbase_state *st);
 int cbase_stream_is_listener(const cbase_state *st, PyObject *listener);
+/* Whether a function, or NULL, is StreamServer.do_read, or StreamServer.do_close. */
+int cbase_stream_has_read(const cbase_state *st, PyObject *function);
+int cbase_stream_has_close(const cbase_state *st, PyObject *function);
 
 /* close.c: closing */
 extern PyMethodDef cbase_close_functions[];
 
+int cbase_close_init(PyObject *module);
 /* close(*args), if `close` is StreamServer.do_close for a socket of gevent: 1, 0 if it has to be
  * called, or -1. */
 int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
@@ -604,6 +647,12 @@ void cbase_watchers_drop(void);
 static inline void
 cbase_watchers_drop(void)
 {
+}
+static inline int
+cbase_close_init(PyObject *module)
+{
+    (void)module;
+    return 0;
 }
 static inline int
 cbase_stream_find(cbase_state *st)
@@ -633,6 +682,18 @@ static inline int
 cbase_stream_is_listener(const cbase_state *st, PyObject *listener)
 {
     (void)st, (void)listener;
+    return 0;
+}
+static inline int
+cbase_stream_has_read(const cbase_state *st, PyObject *function)
+{
+    (void)st, (void)function;
+    return 0;
+}
+static inline int
+cbase_stream_has_close(const cbase_state *st, PyObject *function)
+{
+    (void)st, (void)function;
     return 0;
 }
 #endif

@@ -19,11 +19,9 @@
 
 /* _closedsocket(family, type, proto, fileno, 'closed') */
 static PyObject *
-new_closed_socket(cbase_state *st, const raw_socket *raw)
+new_closed_socket(cbase_state *st, const cbase_stream_parts *s, const raw_socket *raw)
 {
-    const cbase_stream *s = &st->stream;
-    PyTypeObject *type = s->accept.class[CBASE_CLOSED_SOCKET];
-    PyObject *closed = type->tp_alloc(type, 0);
+    PyObject *closed = s->closed_socket->tp_alloc(s->closed_socket, 0);
     int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
 
     for (int i = 0; closed != NULL && i < 4; i++) {
@@ -63,7 +61,7 @@ close_fd(raw_socket *raw)
 
 /* Closes the descriptor, at once unless the loop still needs it: _drop_ref_on_close(). */
 static int
-close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
+close_raw(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, PyObject *raw)
 {
     PyObject *loop = cbase_hub_loop(st, hub);
     PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
@@ -75,7 +73,7 @@ close_raw(cbase_state *st, PyObject *hub, PyObject *raw)
 
     if (result > 0) {
         PyObject *call[2] = {loop, raw};
-        PyObject *later = PyObject_Vectorcall(st->stream.close_later, call, 2, NULL);
+        PyObject *later = PyObject_Vectorcall(s->close_later, call, 2, NULL);
         result = later == NULL ? -1 : 0;
         Py_XDECREF(later);
     }
@@ -92,14 +90,15 @@ static PyObject *
 close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     cbase_state *st = cbase_module_state(module);
+    const cbase_stream_parts *s = st->stream.parts;
 
-    if (nargs != 2 || !Py_IS_TYPE(args[1], st->stream.accept.class[CBASE_RAW_SOCKET])) {
+    if (nargs != 2 || s == NULL || !Py_IS_TYPE(args[1], s->raw)) {
         PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes two sockets");
         return NULL;
     }
     PyObject *raw = Py_NewRef(args[1]);
     PyObject *hub = PyObject_GetAttr(args[0], st->s_hub);
-    int result = hub == NULL ? -1 : close_raw(st, hub, raw);
+    int result = hub == NULL ? -1 : close_raw(st, s, hub, raw);
     Py_XDECREF(hub);
     Py_DECREF(raw);
     return result < 0 ? NULL : Py_NewRef(Py_None);
@@ -108,10 +107,9 @@ close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 /* hub.cancel_waits_close_and_then(events, ...) with the descriptor closed in the end, until when
  * the socket is kept alive. */
 static int
-close_watched(cbase_state *st, PyObject *hub, PyObject *sock, PyObject *raw,
-              PyObject *const *events)
+close_watched(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, PyObject *sock,
+              PyObject *raw, PyObject *const *events)
 {
-    const cbase_stream *s = &st->stream;
     PyObject *pair = PyTuple_Pack(2, events[0], events[1]);
 
     if (pair == NULL) {
@@ -127,44 +125,64 @@ close_watched(cbase_state *st, PyObject *hub, PyObject *sock, PyObject *raw,
 /* Whether nothing has to be done about the watchers, which are stolen then: nobody waits for them,
  * so that the hub would only close them, and they are kept for a server's next connection. */
 static int
-keep_watchers(cbase_state *st, PyObject *hub, int fd, PyObject *const *events)
+keep_watchers(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, int fd,
+              PyObject *const *events)
 {
-    if (!Py_IS_TYPE(hub, st->stream.accept.class[CBASE_HUB])) {
+    if (!Py_IS_TYPE(hub, s->hub_class)) {
         return 0;
     }
     return cbase_own_lacks(st, &st->stream.overridden, hub, st->s_cancel_waits_close_and_then)
            && cbase_watchers_keep(st, fd, events);
 }
 
-/* socket._detach_socket('closed'): the waiters on its watchers are cancelled, the watchers closed,
- * and the descriptor. `raw` is owned by the caller. */
-static int
-close_open_socket(cbase_state *st, PyObject *sock, PyObject *raw)
-{
-    const cbase_stream *s = &st->stream;
-    int fd = ((raw_socket *)raw)->fd, result;
-    PyObject *closed = new_closed_socket(st, (raw_socket *)raw);
+/* What is taken out of a socket that is being closed. All owned. */
+typedef struct {
+    PyObject *hub, *raw, *events[2], *flag;
+} taken_out;
 
-    if (closed == NULL) {
-        return -1;
+/* Marks an open socket as closed and takes out what there is to close: 1, or 0 if it is none as
+ * gevent makes it. Runs no Python code. */
+static int
+take_out(const cbase_stream_parts *s, PyObject *sock, taken_out *out)
+{
+    PyObject **hub = slot(sock, s->hub), **raw = slot(sock, s->sock);
+    PyObject **read_event = slot(sock, s->read_event), **write_event = slot(sock, s->write_event);
+    PyObject **flag = slot(sock, s->closed);
+
+    if (*raw == NULL || !Py_IS_TYPE(*raw, s->raw) || *hub == NULL || *read_event == NULL
+        || *write_event == NULL)
+    {
+        return 0;
     }
-    PyObject *hub = Py_NewRef(*slot(sock, s->hub));
-    PyObject *events[2] = {*slot(sock, s->read_event), *slot(sock, s->write_event)}; // owned now
-    *slot(sock, s->read_event) = Py_NewRef(Py_None);
-    *slot(sock, s->write_event) = Py_NewRef(Py_None);
-    if (keep_watchers(st, hub, fd, events)) {
-        result = close_raw(st, hub, raw);
+    *out = (taken_out){Py_NewRef(*hub), Py_NewRef(*raw), {*read_event, *write_event}, *flag};
+    *read_event = Py_NewRef(Py_None);
+    *write_event = Py_NewRef(Py_None);
+    *flag = Py_NewRef(Py_True);
+    return 1;
+}
+
+/* socket._detach_socket('closed'): the waiters on its watchers are cancelled, the watchers closed,
+ * and the descriptor. `closed` takes the place of the raw socket. */
+static int
+close_parts(cbase_state *st, const cbase_stream_parts *s, PyObject *sock, const taken_out *out,
+            PyObject *closed)
+{
+    int result;
+
+    if (keep_watchers(st, s, out->hub, ((raw_socket *)out->raw)->fd, out->events)) {
+        result = close_raw(st, s, out->hub, out->raw);
     }
     else {
-        result = close_watched(st, hub, sock, raw, events);
-        Py_DECREF(events[0]);
-        Py_DECREF(events[1]);
+        result = close_watched(st, s, out->hub, sock, out->raw, out->events);
+        Py_DECREF(out->events[0]);
+        Py_DECREF(out->events[1]);
     }
     if (result == 0) {
         set_slot(sock, s->sock, Py_NewRef(closed));
     }
-    Py_DECREF(hub);
-    Py_DECREF(closed);
+    Py_XDECREF(out->flag);
+    Py_DECREF(out->raw);
+    Py_DECREF(out->hub);
     return result;
 }
 
@@ -185,42 +203,64 @@ has_files(cbase_state *st, PyObject *io_refs)
                : -1;
 }
 
+/* Whether nothing but the flag has to be set: the socket was closed before, or has open files. */
+static int
+is_flag_enough(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
+{
+    int files = has_files(st, *slot(sock, s->io_refs));
+    const PyObject *raw = *slot(sock, s->sock);
+
+    return files > 0 || (files == 0 && raw != NULL && Py_IS_TYPE(raw, s->closed_socket));
+}
+
+/* sock.close() of an open socket: 1, 0 or -1. */
+static int
+close_open_socket(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
+{
+    PyObject *raw = *slot(sock, s->sock);
+    taken_out out;
+
+    if (raw == NULL || !Py_IS_TYPE(raw, s->raw)) {
+        return 0;
+    }
+    Py_INCREF(raw);
+    PyObject *closed = new_closed_socket(st, s, (raw_socket *)raw); // which may run anything
+    int same = *slot(sock, s->sock) == raw && has_files(st, *slot(sock, s->io_refs)) == 0;
+    Py_DECREF(raw);
+    if (closed == NULL) {
+        return -1;
+    }
+    int done = same && take_out(s, sock, &out);
+    if (done && close_parts(st, s, sock, &out, closed) < 0) {
+        done = -1;
+    }
+    Py_DECREF(closed);
+    return done;
+}
+
 /* sock.close(), which is owned by the caller: 1, 0 if it has to be called, or -1. */
 static int
 close_socket(cbase_state *st, PyObject *sock)
 {
-    const cbase_stream *s = &st->stream;
-    int known = cbase_premises_hold(&st->stream.close, CBASE_STREAM_MODULE);
+    int known = cbase_premises_hold(st, &st->stream.close, &st->stream.preparation);
+    const cbase_stream_parts *s = st->stream.parts;
 
-    if (known <= 0 || !Py_IS_TYPE(sock, s->accept.class[CBASE_SOCKET])) {
+    if (known <= 0 || !Py_IS_TYPE(sock, s->socket)) {
         return known < 0 ? -1 : 0;
     }
-    int files = has_files(st, *slot(sock, s->io_refs));
-    PyObject *raw = *slot(sock, s->sock);
-    if (files > 0
-        || (files == 0 && raw != NULL && Py_IS_TYPE(raw, s->accept.class[CBASE_CLOSED_SOCKET])))
-    {
-        set_slot(sock, s->closed, Py_NewRef(Py_True)); // and that is all
+    if (is_flag_enough(st, s, sock)) {
+        set_slot(sock, s->closed, Py_NewRef(Py_True));
         return 1;
     }
-    if (files < 0 || raw == NULL || !Py_IS_TYPE(raw, s->accept.class[CBASE_RAW_SOCKET])
-        || *slot(sock, s->hub) == NULL || *slot(sock, s->read_event) == NULL
-        || *slot(sock, s->write_event) == NULL)
-    {
-        return 0;
-    }
-    Py_INCREF(raw);
-    set_slot(sock, s->closed, Py_NewRef(Py_True));
-    int result = close_open_socket(st, sock, raw);
-    Py_DECREF(raw);
-    return result < 0 ? -1 : 1;
+    return has_files(st, *slot(sock, s->io_refs)) < 0 ? 0 : close_open_socket(st, s, sock);
 }
 
 int
 cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
 {
-    if (!Py_IS_TYPE(close, &PyMethod_Type) || PyMethod_GET_FUNCTION(close) != st->stream.do_close
-        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) < 1)
+    if (!Py_IS_TYPE(close, &PyMethod_Type)
+        || !cbase_stream_has_close(st, PyMethod_GET_FUNCTION(close)) || !PyTuple_CheckExact(args)
+        || PyTuple_GET_SIZE(args) < 1)
     {
         return 0;
     }
@@ -286,7 +326,7 @@ leave(void)
 
 #else
 
-/* The function's code calls _close_done(). */
+/* The function's code compares a mark with the socket, see gevent_cbase/_closing.py. */
 static int
 take(PyObject *function)
 {
@@ -300,6 +340,88 @@ leave(void)
 }
 
 #endif
+
+#ifndef COMPAT_VECTORCALL_IS_ASKED
+
+/* ---- the mark ---- */
+
+/* mark == sock: closes it as socket.close() of gevent does; false if that has to do it. */
+static PyObject *
+mark_compare(PyObject *self, PyObject *other, int op)
+{
+    if (op != Py_EQ) {
+        return PyBaseObject_Type.tp_richcompare(self, other, op);
+    }
+    int done = close_if_in_charge(other);
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static Py_hash_t
+mark_hash(PyObject *self)
+{
+    return PyBaseObject_Type.tp_hash(self);
+}
+
+/* No bytes, for marshal. */
+static int
+mark_buffer(PyObject *self, Py_buffer *view, int flags)
+{
+    static char nothing[1];
+
+    return PyBuffer_FillInfo(view, self, nothing, 0, 1, flags);
+}
+
+/* No bytes, for pickle. */
+static PyObject *
+mark_reduce(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return Py_BuildValue("O()", (PyObject *)&PyBytes_Type);
+}
+
+static PyMethodDef mark_methods[] = {
+    {"__reduce__", mark_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot mark_slots[] = {
+    {Py_tp_doc, "In the code of gevent's socket.close(): equal to a socket that it has closed."},
+    {Py_tp_richcompare, mark_compare},
+    {Py_tp_hash, mark_hash},
+    {Py_bf_getbuffer, mark_buffer},
+    {Py_tp_methods, mark_methods},
+    {0, NULL},
+};
+
+static PyType_Spec mark_spec = {
+    .name = "gevent_cbase._cbase._CloseMark",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = mark_slots,
+};
+
+int
+cbase_close_init(PyObject *module)
+{
+    PyObject *mark = PyType_FromModuleAndSpec(module, &mark_spec, NULL);
+    int result = mark == NULL ? -1 : PyModule_AddObjectRef(module, "_CloseMark", mark);
+
+    Py_XDECREF(mark);
+    return result;
+}
+
+#else
+
+int
+cbase_close_init(PyObject *module)
+{
+    (void)module;
+    return 0;
+}
+
+#endif
+
+/* ---- for the modules in Python ---- */
 
 static PyObject *
 take_over(PyObject *module, PyObject *function)
@@ -325,15 +447,6 @@ give_back(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-close_done(PyObject *module, PyObject *sock)
-{
-    (void)module;
-    int done = close_if_in_charge(sock);
-
-    return done < 0 ? NULL : PyBool_FromLong(done);
-}
-
 PyMethodDef cbase_close_functions[] = {
     {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
      PyDoc_STR("_close_descriptor($module, sock, raw, /)\n--\n\n"
@@ -345,9 +458,6 @@ PyMethodDef cbase_close_functions[] = {
     {"_close_give_back", give_back, METH_NOARGS,
      PyDoc_STR("_close_give_back($module, /)\n--\n\n"
                "Have them run as ever.")},
-    {"_close_done", close_done, METH_O,
-     PyDoc_STR("_close_done($module, sock, /)\n--\n\n"
-               "Close a socket as socket.close() of gevent does; False if that has to do it.")},
     {NULL, NULL, 0, NULL},
 };
 

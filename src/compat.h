@@ -108,6 +108,27 @@ compat_get_handled(PyObject **handled)
     handled[1] = Py_XNewRef(level->exc_value);
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+/* Those who watch a dict, a bit for each watcher; without the interpreter's own, which run no
+ * Python code.
+ *
+ * CAUTION: the lowest bits of a field that is private, as are the numbers of the interpreter's
+ * watchers. Watched by test_dict_watcher_that_accepts. */
+static inline unsigned int
+compat_dict_watchers(PyObject *dict)
+{
+#if PY_VERSION_HEX >= 0x030F0000
+    return (unsigned int)((PyDictObject *)dict)->_ma_watcher_tag & 0xF8;
+#elif PY_VERSION_HEX >= 0x030E0000
+    return (unsigned int)((PyDictObject *)dict)->_ma_watcher_tag & 0xFC;
+#else
+    _Py_COMP_DIAG_PUSH _Py_COMP_DIAG_IGNORE_DEPR_DECLS uint64_t tag =
+        ((PyDictObject *)dict)->ma_version_tag;
+    _Py_COMP_DIAG_POP return (unsigned int)tag & (PY_VERSION_HEX >= 0x030D0000 ? 0xFC : 0xFF);
+#endif
+}
+#endif
+
 /* PyTypeObject.tp_version_tag, which is another one whenever the class or one of its bases has
  * changed; 0 if it has none until the next look-up. */
 static inline unsigned int

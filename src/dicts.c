@@ -3,6 +3,10 @@
  * CAUTION, watched by the tests of overrides in tests/test_accept_loop.py and of replaced names in
  * tests/test_stream.py: PyDictObject.ma_version_tag (PEP 509) in 3.10 and 3.11, the public dict
  * watchers since 3.12, of which an interpreter has eight.
+ *
+ * Watchers are told before the dict changes. If another one runs Python code then, that may find
+ * the old value and the new stamp; and the stamp does not change again. So a dict that somebody
+ * else watches is not relied on.
  */
 #include "cbase.h"
 
@@ -94,12 +98,27 @@ end_sharing(PyObject *obj, PyObject *dict)
 }
 
 int
+cbase_dict_is_others(PyObject *dict)
+{
+    unsigned int ours = 0;
+
+    for (int kind = 0; kind < CBASE_DICT_KINDS; kind++) {
+        ours |= watchers[kind] < 0 ? 0 : 1U << watchers[kind];
+    }
+    return (compat_dict_watchers(dict) & ~ours) != 0;
+}
+
+int
 cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
 {
-    if (PyDict_Watch(watchers[kind], dict) < 0) {
-        return -1;
+    if (cbase_dict_is_others(dict)) {
+        return 0; // they are told of no more than without us
     }
-    return obj == NULL ? 0 : end_sharing(obj, dict);
+    if (PyDict_Watch(watchers[kind], dict) < 0 || (obj != NULL && end_sharing(obj, dict) < 0)) {
+        PyErr_Clear(); // all watchers are taken, or there is no memory
+        return 0;
+    }
+    return !cbase_dict_is_others(dict); // that may have run anything
 }
 
 #else
@@ -118,10 +137,17 @@ cbase_dict_can_watch(int kind)
 }
 
 int
+cbase_dict_is_others(PyObject *dict)
+{
+    (void)dict;
+    return 0;
+}
+
+int
 cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
 {
     (void)kind, (void)obj, (void)dict;
-    return 0;
+    return 1;
 }
 
 #endif

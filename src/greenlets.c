@@ -10,8 +10,6 @@
  */
 #include "cbase.h"
 
-#define MODULE "gevent_cbase._greenlets"
-
 static PyObject **
 field(PyObject *obj, Py_ssize_t offset)
 {
@@ -33,16 +31,16 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
 static int
-is_tracked(cbase_state *st)
+is_tracked(cbase_state *st, const cbase_greenlet_parts *parts)
 {
     cbase_greenlets *g = &st->greenlets;
-    PyObject *settings = cbase_own_get(st, &g->settings, g->config, st->s_settings);
+    PyObject *settings = cbase_own_get(st, &g->settings, parts->config, st->s_settings);
     PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
         setting = cbase_in_dict_get(st, &g->tracked, settings, st->s_track_greenlet_tree);
     }
-    if (setting == g->setting) {
+    if (setting == parts->setting) {
         value = cbase_own_get(st, &g->value, setting, st->s_value);
     }
     int tracked = value == Py_True;
@@ -54,55 +52,70 @@ is_tracked(cbase_state *st)
 
 /* ---- the stack of the spawner ---- */
 
-/* Whether the Python frames that run now are where those of the last stack were. */
-static int
-is_last_stack(const cbase_greenlets *g)
+/* The last stack, owned, if the Python frames that run now are where its were; or NULL. */
+static PyObject *
+last_stack(const cbase_spawning_stack *last)
 {
-    const PyObject *stack = g->stack;
-    PyFrameObject *frame = PyEval_GetFrame();
+    PyObject *stack = Py_XNewRef(last->stack); // so that no other one can have its address
+    PyFrameObject *frame = PyEval_GetFrame();  // borrowed
     int i = 0;
 
     Py_XINCREF(frame);
-    while (frame != NULL && i < g->depth) {
+    while (stack != NULL && frame != NULL && i < last->depth) {
         PyCodeObject *code = PyFrame_GetCode(frame);
-        int same = code == g->frame[i].code && compat_frame_lasti(frame) == g->frame[i].lasti;
+        int same =
+            code == last->frame[i].code && compat_frame_lasti(frame) == last->frame[i].lasti;
         Py_DECREF(code);
         if (!same) {
             break;
         }
-        Py_SETREF(frame, PyFrame_GetBack(frame));
+        Py_SETREF(frame, PyFrame_GetBack(frame)); // which may run anything
         i++;
     }
-    int whole = i == g->depth && (frame == NULL || i == g->limit);
+    int whole = i == last->depth && (frame == NULL || i == last->limit);
     Py_XDECREF(frame);
-    return whole && stack != NULL && stack == g->stack; // or it was replaced meanwhile
+    if (!whole || stack != last->stack) {
+        Py_CLEAR(stack);
+    }
+    return stack;
 }
 
-/* Remembers the stack of a greenlet that was made just now; steals it. */
 static void
-remember_stack(cbase_greenlets *g, PyObject *stack)
+forget_stack(cbase_spawning_stack *forgotten)
 {
-    PyFrameObject *frame = PyEval_GetFrame();
-    int depth = 0;
+    Py_XDECREF(forgotten->stack);
+    for (int i = 0; i < forgotten->depth; i++) {
+        Py_DECREF(forgotten->frame[i].code);
+    }
+}
 
-    Py_CLEAR(g->stack); // no stack is the last one until all of it is noted
+/* Remembers the stack of a greenlet that was made just now; steals it. All of it is noted before
+ * it takes the place of the last one. */
+static void
+remember_stack(cbase_spawning_stack *last, PyObject *stack, int limit)
+{
+    cbase_spawning_stack noted = {.stack = stack, .limit = limit};
+    PyFrameObject *frame = PyEval_GetFrame(); // borrowed
+
     Py_XINCREF(frame);
-    while (frame != NULL && depth < g->limit) {
-        Py_XSETREF(g->frame[depth].code, PyFrame_GetCode(frame));
-        g->frame[depth].lasti = compat_frame_lasti(frame);
+    while (frame != NULL && noted.depth < limit) {
+        noted.frame[noted.depth].code = PyFrame_GetCode(frame);
+        noted.frame[noted.depth].lasti = compat_frame_lasti(frame);
+        noted.depth++;
         Py_SETREF(frame, PyFrame_GetBack(frame));
-        depth++;
     }
     Py_XDECREF(frame);
-    g->depth = depth;
-    Py_XSETREF(g->stack, stack);
+    cbase_spawning_stack forgotten = *last;
+    *last = noted;
+    forget_stack(&forgotten); // which may run anything
 }
 
 /* ---- Greenlet(run, ...) ---- */
 
 /* greenlet.__init__(new, run, hub), which sets these two. Its parent is `spawner`, up to now. */
 static int
-init_base(const cbase_greenlets *g, PyObject *new, PyObject *run, PyObject *hub, PyObject *spawner)
+init_base(const cbase_greenlet_parts *g, PyObject *new, PyObject *run, PyObject *hub,
+          PyObject *spawner)
 {
     if (g->run->set(new, run, g->run->closure) < 0) {
         return -1;
@@ -132,13 +145,11 @@ tuple_of(PyObject *const *items, size_t count)
     return tuple;
 }
 
-/* Greenlet(*args) with the last stack, spawned by `spawner`, which has these `locals`. */
+/* Greenlet(*args) with this stack, spawned by `spawner`, which has these `locals`. */
 static PyObject *
-make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *const *args,
-              size_t nargs)
+make_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *stack, PyObject *spawner,
+              PyObject *locals, PyObject *const *args, size_t nargs)
 {
-    const cbase_greenlets *g = &st->greenlets;
-    PyObject *stack = Py_NewRef(g->stack); // it may be another one soon
     PyObject *hub = cbase_hub_get(st, g->get_hub);
     PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
 
@@ -155,31 +166,30 @@ make_greenlet(cbase_state *st, PyObject *spawner, PyObject *locals, PyObject *co
         Py_CLEAR(new);
     }
     Py_XDECREF(hub);
-    Py_DECREF(stack);
     return new;
 }
 
 /* Greenlet(*args) itself; the next ones can have its stack. */
 static PyObject *
-first_greenlet(cbase_state *st, PyObject *const *args, size_t nargs)
+first_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *const *args, size_t nargs)
 {
-    cbase_greenlets *g = &st->greenlets;
     PyObject *new = PyObject_Vectorcall((PyObject *)g->class, args, nargs, NULL);
 
     if (new != NULL) {
-        remember_stack(g, Py_NewRef(*field(new, g->spawning_stack)));
+        remember_stack(&st->greenlets.last, Py_NewRef(*field(new, g->spawning_stack)), g->limit);
     }
     return new;
 }
 
 /* The current greenlet and its spawn_tree_locals, if it has some: 1, 0 or -1. */
 static int
-find_spawner(cbase_state *st, PyObject **spawner, PyObject **locals)
+find_spawner(cbase_state *st, const cbase_greenlet_parts *parts, PyObject **spawner,
+             PyObject **locals)
 {
     cbase_greenlets *g = &st->greenlets;
 
     *locals = NULL;
-    *spawner = cbase_call_no_args(g->getcurrent);
+    *spawner = cbase_call_no_args(parts->getcurrent);
     if (*spawner == NULL) {
         return -1;
     }
@@ -189,30 +199,43 @@ find_spawner(cbase_state *st, PyObject **spawner, PyObject **locals)
     return *locals != NULL ? 1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
 }
 
+/* 1 and the parts that premises go with, 0 or -1. */
+static int
+hold(cbase_state *st, cbase_premises *premises, const cbase_greenlet_parts **parts)
+{
+    int known = cbase_premises_hold(st, premises, &st->greenlets.preparation);
+
+    *parts = st->greenlets.parts; // read after that, as it may run anything
+    return known;
+}
+
 int
 cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
                    PyObject **greenlet)
 {
-    cbase_greenlets *g = &st->greenlets;
+    const cbase_greenlet_parts *g = st->greenlets.parts;
     PyObject *spawner = NULL, *locals = NULL;
 
     *greenlet = NULL;
-    if (cls != (PyObject *)g->class || args[0] == Py_None || !PyCallable_Check(args[0])) {
+    if (g == NULL || cls != (PyObject *)g->class || args[0] == Py_None
+        || !PyCallable_Check(args[0])) {
         return 0;
     }
-    int known = cbase_premises_hold(&g->spawn, MODULE);
-    if (known > 0 && !is_tracked(st)) {
+    int known = hold(st, &st->greenlets.spawn, &g);
+    if (known > 0 && (cls != (PyObject *)g->class || !is_tracked(st, g))) {
         return 0;
     }
     if (known > 0) {
-        known = find_spawner(st, &spawner, &locals);
+        known = find_spawner(st, g, &spawner, &locals);
     }
     if (known > 0) {
         known = PyDict_CheckExact(locals) || locals == Py_None;
     }
     if (known > 0) {
-        *greenlet = is_last_stack(g) ? make_greenlet(st, spawner, locals, args, nargs)
-                                     : first_greenlet(st, args, nargs);
+        PyObject *stack = last_stack(&st->greenlets.last);
+        *greenlet = stack != NULL ? make_greenlet(st, g, stack, spawner, locals, args, nargs)
+                                  : first_greenlet(st, g, args, nargs);
+        Py_XDECREF(stack);
     }
     Py_XDECREF(locals);
     Py_XDECREF(spawner);
@@ -222,13 +245,13 @@ cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t
 int
 cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback)
 {
-    const cbase_greenlets *g = &st->greenlets;
+    const cbase_greenlet_parts *g = st->greenlets.parts;
 
-    if (!Py_IS_TYPE(greenlet, g->class) || Py_REFCNT(greenlet) != 1) {
+    if (g == NULL || !Py_IS_TYPE(greenlet, g->class) || Py_REFCNT(greenlet) != 1) {
         return 0;
     }
     PyObject *links = *field(greenlet, g->links);
-    if (!PyList_CheckExact(links)) {
+    if (links == NULL || !PyList_CheckExact(links)) {
         return 0;
     }
     return PyList_Append(links, callback) < 0 ? -1 : 1;
@@ -238,11 +261,11 @@ cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback)
 
 /* TrackedRawGreenlet(run, hub) */
 static PyObject *
-make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
+make_raw_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *run, PyObject *hub)
 {
-    PyTypeObject *class = st->greenlets.raw_class;
+    PyTypeObject *class = g->raw_class;
     PyObject *spawner = NULL, *locals = NULL, *ref = NULL, *new = NULL;
-    int found = find_spawner(st, &spawner, &locals);
+    int found = find_spawner(st, g, &spawner, &locals);
 
     if (found == 0) { // it gets some
         PyObject *args[2] = {run, hub};
@@ -251,7 +274,7 @@ make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
     else if (found > 0 && (ref = PyWeakref_NewRef(spawner, NULL)) != NULL) {
         new = class->tp_new(class, st->no_args, NULL);
         if (new != NULL
-            && (init_base(&st->greenlets, new, run, hub, spawner) < 0
+            && (init_base(g, new, run, hub, spawner) < 0
                 || set_attribute(new, st->s_spawning_greenlet, ref) < 0
                 || set_attribute(new, st->s_spawn_tree_locals, locals) < 0))
         {
@@ -266,9 +289,9 @@ make_raw_greenlet(cbase_state *st, PyObject *run, PyObject *hub)
 
 /* loop.run_callback(greenlet.switch, *args), for a greenlet with no `switch` of its own. */
 static PyObject *
-schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *args, size_t nargs)
+schedule(cbase_state *st, const cbase_greenlet_parts *g, PyObject *loop, PyObject *greenlet,
+         PyObject *const *args, size_t nargs)
 {
-    cbase_greenlets *g = &st->greenlets;
     PyObject *switch_to =
         PyMethodDescr_Type.tp_descr_get(g->switch_method, greenlet, (PyObject *)Py_TYPE(greenlet));
     PyObject *call[CBASE_SPAWN_ARGS + 2] = {loop, switch_to};
@@ -278,7 +301,8 @@ schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *a
         for (size_t i = 0; i < nargs; i++) {
             call[i + 2] = args[i];
         }
-        callback = cbase_call_method(st, &g->run_callback, st->s_run_callback, call, nargs + 2);
+        callback = cbase_call_method(st, &st->greenlets.run_callback, st->s_run_callback, call,
+                                     nargs + 2);
         Py_DECREF(switch_to);
     }
     return callback;
@@ -286,11 +310,9 @@ schedule(cbase_state *st, PyObject *loop, PyObject *greenlet, PyObject *const *a
 
 /* Whether start() of a greenlet does nothing but schedule it. */
 static int
-is_simple_start(cbase_state *st, PyObject *greenlet)
+is_simple_start(cbase_state *st, const cbase_greenlet_parts *g, PyObject *greenlet)
 {
-    const cbase_greenlets *g = &st->greenlets;
-
-    if (!Py_IS_TYPE(greenlet, g->class) || g->spawn_callbacks == NULL
+    if (g == NULL || !Py_IS_TYPE(greenlet, g->class) || g->spawn_callbacks == NULL
         || *g->spawn_callbacks != Py_None || *field(greenlet, g->start_event) != Py_None)
     {
         return 0;
@@ -309,7 +331,7 @@ is_simple_start(cbase_state *st, PyObject *greenlet)
 /* The loop of the hub that a greenlet has as its parent, as start() finds it; or NULL, perhaps
  * with an exception. */
 static PyObject *
-find_loop(const cbase_greenlets *g, PyObject *greenlet)
+find_loop(const cbase_greenlet_parts *g, PyObject *greenlet)
 {
     PyObject *hub = g->parent->get(greenlet, g->parent->closure);
     PyObject *loop = NULL;
@@ -324,23 +346,23 @@ find_loop(const cbase_greenlets *g, PyObject *greenlet)
 int
 cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
 {
-    const cbase_greenlets *g = &st->greenlets;
-    PyObject *loop = is_simple_start(st, greenlet) ? find_loop(g, greenlet) : NULL;
+    const cbase_greenlet_parts *g = st->greenlets.parts;
+    PyObject *loop = is_simple_start(st, g, greenlet) ? find_loop(g, greenlet) : NULL;
 
     if (loop == NULL) {
         PyErr_Clear(); // gevent meets it as well
         return cbase_run(greenlet, st->s_start);
     }
-    PyObject *event = schedule(st, loop, greenlet, NULL, 0);
+    PyObject *event = schedule(st, g, loop, greenlet, NULL, 0);
     Py_DECREF(loop);
     return set_field(greenlet, g->start_event, event);
 }
 
 /* spawn_raw(*args) */
 static PyObject *
-spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
+spawn_raw(cbase_state *st, const cbase_greenlet_parts *g, PyObject *const *args, size_t nargs)
 {
-    PyObject *hub = cbase_hub_get(st, st->greenlets.get_hub);
+    PyObject *hub = cbase_hub_get(st, g->get_hub);
     PyObject *loop = NULL, *new = NULL, *callback = NULL;
     int done = -1;
 
@@ -348,8 +370,8 @@ spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs)
         return NULL;
     }
     loop = cbase_hub_loop(st, hub);
-    new = loop == NULL ? NULL : make_raw_greenlet(st, args[0], hub);
-    callback = new == NULL ? NULL : schedule(st, loop, new, args + 1, nargs - 1);
+    new = loop == NULL ? NULL : make_raw_greenlet(st, g, args[0], hub);
+    callback = new == NULL ? NULL : schedule(st, g, loop, new, args + 1, nargs - 1);
     if (callback != NULL) {
         Py_SETREF(loop, cbase_hub_loop(st, hub)); // it is read again
         done = loop == NULL ? -1 : set_attribute(new, st->s_loop, loop);
@@ -371,19 +393,20 @@ call_spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **
     if (nargs > CBASE_SPAWN_ARGS || !PyCallable_Check(args[0])) {
         return 0;
     }
-    int known = cbase_premises_hold(&st->greenlets.raw, MODULE);
-    if (known > 0 && !is_tracked(st)) {
+    const cbase_greenlet_parts *g;
+    int known = hold(st, &st->greenlets.raw, &g);
+    if (known > 0 && !is_tracked(st, g)) {
         return 0;
     }
     if (known > 0) {
-        *greenlet = spawn_raw(st, args, nargs);
+        *greenlet = spawn_raw(st, g, args, nargs);
     }
     return known != 0;
 }
 
 /* Whether this is Greenlet.spawn. */
 static int
-is_greenlet_spawn(const cbase_greenlets *g, PyObject *spawn)
+is_greenlet_spawn(const cbase_greenlet_parts *g, PyObject *spawn)
 {
     return Py_IS_TYPE(spawn, &PyMethod_Type) && PyMethod_GET_FUNCTION(spawn) == g->spawn_function
            && PyMethod_GET_SELF(spawn) == (PyObject *)g->class;
@@ -393,9 +416,9 @@ int
 cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                      PyObject **greenlet)
 {
-    const cbase_greenlets *g = &st->greenlets;
+    const cbase_greenlet_parts *g = st->greenlets.parts;
 
-    if (g->class == NULL) {
+    if (g == NULL) {
         return 0;
     }
     if (spawn == g->spawn_raw) {
@@ -452,7 +475,7 @@ count_fields(PyObject *made, PyObject *fresh)
 }
 
 static int
-find_fields(cbase_greenlets *g, PyObject *made, PyObject *fresh)
+find_fields(cbase_greenlet_parts *g, PyObject *made, PyObject *fresh)
 {
     struct {
         const char *name; // NULL: has none
@@ -506,7 +529,7 @@ find_start_event(PyObject *made)
     return found;
 }
 
-/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+/* Hands over the parts of gevent that the steps stand for. */
 static PyObject *
 greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -515,7 +538,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                             "spawn_raw", "raw_class", "run",        "parent", "switch_method",
                             "loop",      "exports",   NULL};
     cbase_greenlets *steps = &cbase_module_state(module)->greenlets;
-    cbase_greenlets given = *steps;
+    cbase_greenlet_parts given = {0};
     PyObject *spawn, *raw, *made, *fresh, *method, *run, *parent, *loop, *exports;
 
     if (!PyArg_ParseTupleAndKeywords(
@@ -528,7 +551,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     given.class = Py_TYPE(made);
-    given.spawn_function = PyMethod_GET_FUNCTION(method);
+    given.spawn_function = PyMethod_GET_FUNCTION(method); // borrowed, until it is kept
     if (Py_TYPE(fresh) != given.class || PyMethod_GET_SELF(method) != (PyObject *)given.class
         || given.limit < 0 || given.limit > CBASE_STACK_LIMIT)
     {
@@ -543,43 +566,48 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     given.spawn_callbacks =
         given.start_event < 0 ? NULL : cbase_exported(exports, "_spawn_callbacks");
     PyErr_Clear(); // without these two, start() is called
-    if (find_fields(&given, made, fresh) < 0 || cbase_premises_set(&given.spawn, spawn) < 0
-        || cbase_premises_set(&given.raw, raw) < 0)
+    if (find_fields(&given, made, fresh) < 0) {
+        return NULL;
+    }
+    PyObject *const objects[] = {(PyObject *)given.class,
+                                 (PyObject *)given.raw_class,
+                                 given.spawn_function,
+                                 given.get_hub,
+                                 given.getcurrent,
+                                 given.config,
+                                 given.setting,
+                                 given.spawn_raw,
+                                 run,
+                                 parent,
+                                 loop,
+                                 given.switch_method};
+    const cbase_greenlet_parts *parts =
+        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    if (parts == NULL || cbase_premises_set(&steps->spawn, spawn) < 0
+        || cbase_premises_set(&steps->raw, raw) < 0)
     {
         return NULL;
     }
-    PyObject *const owned[] = {(PyObject *)given.class,
-                               (PyObject *)given.raw_class,
-                               given.spawn_function,
-                               given.get_hub,
-                               given.getcurrent,
-                               given.config,
-                               given.setting,
-                               given.spawn_raw,
-                               run,
-                               parent,
-                               loop,
-                               given.switch_method};
-    cbase_own(owned, Py_ARRAY_LENGTH(owned));
-    *steps = given;
+    steps->parts = parts;
     Py_RETURN_NONE;
 }
 
 int
 cbase_greenlets_find(cbase_state *st)
 {
-    return cbase_premises_find(&st->greenlets.looked_for, "gevent.hub", MODULE);
+    return cbase_prepare_once(st, &st->greenlets.preparation);
 }
 
 /* Whether greenlets that `spawn` makes are made here; None: none are. */
 static PyObject *
 greenlets_taken(PyObject *module, PyObject *spawn)
 {
-    cbase_greenlets *g = &cbase_module_state(module)->greenlets;
-    int known = cbase_premises_hold(&g->spawn, MODULE);
+    cbase_state *st = cbase_module_state(module);
+    const cbase_greenlet_parts *g;
+    int known = hold(st, &st->greenlets.spawn, &g);
 
     if (known > 0) {
-        known = cbase_premises_hold(&g->raw, MODULE);
+        known = hold(st, &st->greenlets.raw, &g);
     }
     if (known <= 0) {
         return known < 0 ? NULL : Py_NewRef(Py_None);

@@ -10,7 +10,8 @@ call_tuple(PyObject *function, PyObject *args)
     Py_ssize_t count = PyTuple_GET_SIZE(args);
 
 #if PY_VERSION_HEX < 0x030B0000
-    PyObject *inner = PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
+    PyObject *inner = // borrowed
+        PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
     if (!PyFunction_Check(inner) && cbase_has_no_frame()) { // and so it will be in C code
         return cbase_in_frame(function, items, count, NULL);
     }

@@ -7,15 +7,26 @@
  * instance, takes effect at the next accept. Servers whose classes customize attribute access,
  * or keep one of the names in a property or slot, are left to ordinary attribute access.
  *
- * CAUTION, watched by the tests of overrides in tests/test_accept_loop.py:
- * PyTypeObject.tp_version_tag. CPython gives a class a new one whenever it or one of its bases has
- * changed. Called internal; 0 means "no valid tag" in 3.10 to 3.15.
+ * What was found for the last servers is noted in slots, which all threads share and which any
+ * call into Python may fill anew. So nobody else sees a slot: a batch gets a copy that owns what
+ * it holds. A slot owns nothing, or it would keep handlers alive.
  */
 #include "cbase.h"
 
+#define SLOTS 8
+
+/* What was found for one server. Nothing here is owned: the class and the instance dict own it as
+ * long as they have not changed. */
+struct cbase_hook_slot {
+    cbase_class_stamp class;
+    int simple; // if not, only ordinary attribute access is right
+    PyObject *in_class[CBASE_HOOK_NAMES];
+    cbase_hooks found; // its `self` is NULL: nothing
+};
+
 /* ---- what the class has ---- */
 
-/* The order of cbase_hooks.in_class. */
+/* The order of in_class. */
 enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET };
 
 /* Adds what one class of the MRO has under names not found before: 1, 0 if looking that up
@@ -28,7 +39,8 @@ look_into(PyObject *namespace, PyObject *const *names, PyObject **found)
     }
     for (int i = 0; i < CBASE_HOOK_NAMES; i++) {
         if (found[i] == NULL) {
-            found[i] = PyDict_GetItemWithError(namespace, names[i]); // the class keeps it
+            found[i] =
+                PyDict_GetItemWithError(namespace, names[i]); // borrowed: the class keeps it
             if (found[i] == NULL && PyErr_Occurred()) {
                 return -1;
             }
@@ -47,100 +59,140 @@ is_plain(PyObject *attr)
                && !PyType_HasFeature(Py_TYPE(attr), Py_TPFLAGS_HEAPTYPE));
 }
 
-/* Fills in the part of h that depends on the class alone: 0 or -1. */
+/* Fills in the part of a slot that depends on the class alone: 1, 0 if it has no stamp, or -1. */
 static int
-read_class(cbase_state *st, PyTypeObject *type, unsigned int version, cbase_hooks *h)
+read_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
 {
-    PyObject *mro = type->tp_mro;
+    PyObject *mro = type->tp_mro; // borrowed: no Python code runs before it is read
     int simple = mro != NULL && type->tp_getattro == PyObject_GenericGetAttr
                  && type->tp_setattro == PyObject_GenericSetAttr;
+    cbase_class_stamp stamp;
 
-    h->self = NULL; // the rest is invalid now
-    h->type = NULL;
-    memset(h->in_class, 0, sizeof(h->in_class));
+    memset(slot, 0, sizeof(*slot));
+    if (!cbase_class_stamp_take(&stamp, type)) {
+        return 0; // the next ordinary look-up gives the class one
+    }
     for (Py_ssize_t i = 0; simple > 0 && i < PyTuple_GET_SIZE(mro); i++) {
         PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
-        simple = look_into(namespace, st->hook_names, h->in_class);
+        simple = cbase_dict_is_others(namespace)
+                     ? 0
+                     : look_into(namespace, st->hook_names, slot->in_class);
         Py_DECREF(namespace);
     }
     for (int i = 0; simple > 0 && i < CBASE_HOOK_NAMES; i++) {
-        simple = is_plain(h->in_class[i]);
+        simple = is_plain(slot->in_class[i]);
     }
     if (simple < 0) {
         return -1;
     }
-    h->simple = simple;
-    h->type = type;
-    h->version = version;
-    return 0;
+    slot->simple = simple;
+    slot->class = stamp;
+    return 1;
 }
 
 /* ---- what the instance has ---- */
 
 /* The value of an attribute, or NULL if it takes an ordinary look-up to know. */
 static PyObject *
-value_of(const cbase_hooks *h, PyObject *const *in_dict, int i)
+value_of(const cbase_hook_slot *slot, PyObject *const *in_dict, int i)
 {
     if (in_dict[i] != NULL) {
         return in_dict[i];
     }
-    if (h->in_class[i] != NULL && Py_TYPE(h->in_class[i])->tp_descr_get == NULL) {
-        return h->in_class[i];
+    if (slot->in_class[i] != NULL && Py_TYPE(slot->in_class[i])->tp_descr_get == NULL) {
+        return slot->in_class[i];
     }
     return NULL;
 }
 
 static int
-is_own(const cbase_hooks *h, PyObject *const *in_dict, int i, PyObject *own)
+is_own(const cbase_hook_slot *slot, PyObject *const *in_dict, int i, PyObject *own)
 {
-    return in_dict[i] == NULL && h->in_class[i] == own;
+    return in_dict[i] == NULL && slot->in_class[i] == own;
 }
 
-/* Fills in the rest of h: 1, 0 if the dict cannot be relied on, or -1. */
+/* Fills in the rest of a slot: 1, 0 if looking into the dict could run Python code, or -1. */
 static int
-read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hooks *h)
+read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *slot)
 {
-    PyObject *in_dict[CBASE_HOOK_NAMES] = {NULL};
+    PyObject *in_dict[CBASE_HOOK_NAMES] = {NULL}; // borrowed
+    cbase_hooks *h = &slot->found;
 
-    h->self = NULL;
-    if (cbase_dict_watch(CBASE_INSTANCE, self, dict) < 0) {
-        PyErr_Clear();
-        return 0;
-    }
+    memset(h, 0, sizeof(*h));
     int plain = look_into(dict, st->hook_names, in_dict);
     if (plain <= 0) {
         return plain;
     }
-    h->never_full = is_own(h, in_dict, FULL, st->own_full);
+    h->never_full = is_own(slot, in_dict, FULL, st->own_full);
     h->full = in_dict[FULL];
-    h->do_read = NULL;
-    if (in_dict[DO_READ] == NULL && h->in_class[DO_READ] != NULL
-        && PyType_HasFeature(Py_TYPE(h->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
+    if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
+        && PyType_HasFeature(Py_TYPE(slot->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
     {
-        h->do_read = h->in_class[DO_READ];
+        h->do_read = slot->in_class[DO_READ];
     }
-    h->listener = h->do_read != NULL && h->do_read == st->stream.do_read ? in_dict[SOCKET] : NULL;
+    if (cbase_stream_has_read(st, h->do_read)) {
+        h->listener = in_dict[SOCKET];
+    }
     h->delay_is_reset =
-        in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(h, in_dict, MIN_DELAY);
-    h->own_do_handle = is_own(h, in_dict, DO_HANDLE, st->own_do_handle);
-    h->spawn = value_of(h, in_dict, SPAWN);
-    h->handle = value_of(h, in_dict, HANDLE);
-    h->close_does_nothing = is_own(h, in_dict, DO_CLOSE, st->own_do_close);
-    h->close_function = NULL;
-    if (in_dict[DO_CLOSE] == NULL && h->in_class[DO_CLOSE] != NULL
-        && Py_IS_TYPE(h->in_class[DO_CLOSE], &PyFunction_Type))
+        in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
+    h->own_do_handle = is_own(slot, in_dict, DO_HANDLE, st->own_do_handle);
+    h->spawn = value_of(slot, in_dict, SPAWN);
+    h->handle = value_of(slot, in_dict, HANDLE);
+    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->own_do_close);
+    if (in_dict[DO_CLOSE] == NULL && slot->in_class[DO_CLOSE] != NULL
+        && Py_IS_TYPE(slot->in_class[DO_CLOSE], &PyFunction_Type))
     {
-        h->close_function = h->in_class[DO_CLOSE];
+        h->close_function = slot->in_class[DO_CLOSE];
     }
+    h->class = slot->class;
     h->self = self;
     h->dict = dict;
     h->stamp = cbase_dict_stamp(CBASE_INSTANCE, dict);
     return 1;
 }
 
-/* ---- for the others ---- */
+/* ---- copies ---- */
+
+/* Whether what was found is still true of a server with this instance dict, if its class is the
+ * same. */
+static int
+is_true(const cbase_hooks *h, PyObject *self, PyObject *dict)
+{
+    return h->self == self && h->dict == dict
+           && h->stamp == cbase_dict_stamp(CBASE_INSTANCE, dict);
+}
+
+static void
+copy(const cbase_hooks *found, cbase_hooks *hooks)
+{
+    *hooks = *found;
+    Py_XINCREF(hooks->full);
+    Py_XINCREF(hooks->do_read);
+    Py_XINCREF(hooks->listener);
+    Py_XINCREF(hooks->spawn);
+    Py_XINCREF(hooks->handle);
+    Py_XINCREF(hooks->close_function);
+}
 
 void
+cbase_hooks_drop(cbase_hooks *hooks)
+{
+    cbase_hooks dropped = *hooks;
+
+    hooks->self = NULL;
+    hooks->full = hooks->do_read = hooks->listener = NULL;
+    hooks->spawn = hooks->handle = hooks->close_function = NULL;
+    Py_XDECREF(dropped.full);
+    Py_XDECREF(dropped.do_read);
+    Py_XDECREF(dropped.listener);
+    Py_XDECREF(dropped.spawn);
+    Py_XDECREF(dropped.handle);
+    Py_XDECREF(dropped.close_function);
+}
+
+/* ---- for the others ---- */
+
+int
 cbase_hooks_init(cbase_state *st)
 {
     PyObject *names[CBASE_HOOK_NAMES] = {
@@ -150,7 +202,19 @@ cbase_hooks_init(cbase_state *st)
     };
 
     memcpy(st->hook_names, names, sizeof(names));
+    st->hook_slots = PyMem_Calloc(SLOTS, sizeof(*st->hook_slots));
+    if (st->hook_slots == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     cbase_dicts_init(st);
+    return 0;
+}
+
+void
+cbase_hooks_forget(cbase_state *st)
+{
+    memset(st->hook_slots, 0, SLOTS * sizeof(*st->hook_slots));
 }
 
 static PyObject *
@@ -181,34 +245,63 @@ PyMethodDef cbase_hooks_functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-int
-cbase_hooks_get(cbase_state *st, PyObject *self, const cbase_hooks **hooks)
+/* The part of a slot that depends on the class alone: 1, 0 if ordinary attribute access has to be
+ * used, or -1. Runs no Python code. */
+static int
+know_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    unsigned int version = compat_type_version(type);
-    cbase_hooks *h = &st->hooks[((uintptr_t)self >> 4) % CBASE_HOOKS];
+    if (cbase_class_is(&slot->class, type)) {
+        return slot->simple;
+    }
+    int known = read_class(st, type, slot);
+    return known > 0 ? slot->simple : known;
+}
 
-    *hooks = NULL;
-    if (version == 0 || st->hooks_off) {
-        return 0; // the next ordinary look-up gives the class one
+/* The slot of a server, filled in: 1, 0 or -1 as above. No Python code has run since when this
+ * returns 1. */
+static int
+fill_slot(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *slot)
+{
+    int known = know_class(st, Py_TYPE(self), slot);
+
+    if (known <= 0 || is_true(&slot->found, self, dict)) {
+        return known;
     }
-    if ((h->type != type || h->version != version) && read_class(st, type, version, h) < 0) {
-        return -1;
-    }
-    if (!h->simple) {
+    if (!cbase_dict_watch(CBASE_INSTANCE, self, dict)) {
         return 0;
     }
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
+    known = know_class(st, Py_TYPE(self), slot); // that may have run anything
+    return known > 0 ? read_instance(st, self, dict, slot) : known;
+}
+
+int
+cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
+{
+    PyObject *dict;
+
+    if (hooks->self != NULL) {
+        dict = PyObject_GenericGetDict(self, NULL);
+        if (dict != NULL && is_true(hooks, self, dict)
+            && cbase_class_is(&hooks->class, Py_TYPE(self))) {
+            Py_DECREF(dict);
+            return 1;
+        }
+        PyErr_Clear(); // it is asked for again
+        Py_XDECREF(dict);
+        cbase_hooks_drop(hooks); // which may run anything
+    }
+    if (st->hooks_off) {
+        return 0;
+    }
+    dict = PyObject_GenericGetDict(self, NULL);
     if (dict == NULL) {
         return -1;
     }
-    int result = 1;
-    if (h->self != self || h->dict != dict || h->stamp != cbase_dict_stamp(CBASE_INSTANCE, dict)) {
-        result = read_instance(st, self, dict, h);
+    cbase_hook_slot *slot = &st->hook_slots[((uintptr_t)self >> 4) % SLOTS];
+    int result = fill_slot(st, self, dict, slot);
+    if (result > 0) {
+        copy(&slot->found, hooks);
     }
     Py_DECREF(dict);
-    if (result > 0) {
-        *hooks = h;
-    }
     return result;
 }

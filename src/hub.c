@@ -31,6 +31,18 @@ read_hub(cbase_state *st)
     return hub;
 }
 
+/* Whether instances of the class have `hub` in their dict alone, as far as that can be told. */
+static int
+has_no_hub(cbase_state *st, PyTypeObject *class)
+{
+    PyObject *hidden = PyObject_GetAttr((PyObject *)class, st->s_hub); // gives it a version
+    int has_none = hidden == NULL && class->tp_getattro == class->tp_base->tp_getattro;
+
+    PyErr_Clear();
+    Py_XDECREF(hidden);
+    return has_none;
+}
+
 /* Whether the attribute is what is in that dict, whatever was done to the class. */
 static int
 is_in_dict(cbase_state *st)
@@ -38,14 +50,17 @@ is_in_dict(cbase_state *st)
     cbase_hub *h = &st->hub;
     PyTypeObject *class = Py_TYPE(h->local);
 
-    if (h->version == 0 || compat_type_version(class) != h->version) {
-        PyObject *hidden = PyObject_GetAttr((PyObject *)class, st->s_hub); // gives it a version
-        PyErr_Clear();
-        h->in_dict = hidden == NULL && class->tp_getattro == class->tp_base->tp_getattro;
-        h->version = compat_type_version(class);
-        Py_XDECREF(hidden);
+    if (!cbase_class_is_same(&h->class, class)) {
+        cbase_class_stamp stamp;
+        (void)has_no_hub(st, class);
+        if (!cbase_class_stamp_take(&stamp, class)) {
+            return 0;
+        }
+        int in_dict = has_no_hub(st, class); // of the class with this stamp
+        h->class = stamp;
+        h->in_dict = in_dict;
     }
-    return h->in_dict && h->version != 0;
+    return h->in_dict && cbase_class_is_same(&h->class, class);
 }
 
 PyObject *

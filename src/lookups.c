@@ -2,8 +2,8 @@
  * dict had under a name is still there as long as the class has the same version, and the dict
  * the same stamp. Everything unknown is looked up the ordinary way.
  *
- * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c; dict stamps, as in dicts.c. Watched by the
- * tests of what is replaced in tests/test_greenlets.py and tests/test_stream.py.
+ * What is noted is not owned, and all threads share it: it becomes a reference of the caller's
+ * before anything else happens.
  */
 #include "cbase.h"
 
@@ -19,9 +19,9 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
     *known = type->tp_mro != NULL;
     for (Py_ssize_t i = 0; *known && found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
         PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
-        *known = cbase_dict_has_plain_keys(namespace);
+        *known = cbase_dict_has_plain_keys(namespace) && !cbase_dict_is_others(namespace);
         if (*known) {
-            found = PyDict_GetItemWithError(namespace, name);
+            found = PyDict_GetItemWithError(namespace, name); // borrowed
             *known = found != NULL || !PyErr_Occurred();
         }
         Py_DECREF(namespace);
@@ -34,23 +34,23 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
 static int
 knows(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject *name)
 {
-    unsigned int version = compat_type_version(type);
+    cbase_class_stamp stamp;
     int known;
 
-    if (version == 0 || st->hooks_off) {
-        return 0; // the next ordinary look-up gives the class one
-    }
-    if (memo->type == type && memo->version == version) {
-        return 1;
-    }
-    if (type->tp_getattro != PyObject_GenericGetAttr) {
+    if (st->hooks_off) {
         return 0;
     }
-    memo->type = NULL;
-    memo->attr = find_in_mro(type, name, &known);
+    if (cbase_class_is(&memo->class, type)) {
+        return 1;
+    }
+    if (type->tp_getattro != PyObject_GenericGetAttr || !cbase_class_stamp_take(&stamp, type)) {
+        return 0; // the next ordinary look-up gives the class one
+    }
+    memset(memo, 0, sizeof(*memo));
+    PyObject *found = find_in_mro(type, name, &known);
     if (known) {
-        memo->type = type;
-        memo->version = version;
+        memo->class = stamp;
+        memo->attr = found;
     }
     return known;
 }
@@ -62,12 +62,14 @@ cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *
 
     if (knows(st, memo, type, name) && memo->attr != NULL
         && Py_IS_TYPE(memo->attr, &PyGetSetDescr_Type) // comes before the instance dict
-        && PyObject_TypeCheck(obj, PyDescr_TYPE(memo->attr)))
+        && PyObject_TypeCheck(obj, PyDescr_TYPE(memo->attr))
+        && ((PyGetSetDescrObject *)memo->attr)->d_getset->get != NULL)
     {
-        const PyGetSetDef *def = ((PyGetSetDescrObject *)memo->attr)->d_getset;
-        if (def->get != NULL) {
-            return def->get(obj, def->closure);
-        }
+        PyObject *descr = Py_NewRef(memo->attr);
+        const PyGetSetDef *def = ((PyGetSetDescrObject *)descr)->d_getset;
+        PyObject *value = def->get(obj, def->closure);
+        Py_DECREF(descr);
+        return value;
     }
     return PyObject_GetAttr(obj, name);
 }
@@ -97,19 +99,18 @@ cbase_class_lacks(const cbase_state *st, cbase_in_class *memo, PyTypeObject *typ
 
 /* ---- in a dict ---- */
 
-/* Looks into a dict, the instance dict of `obj` or, if that is NULL, any; and notes what is there.
- * Borrowed. */
+/* Borrowed: what is in a dict, the instance dict of `obj` or, if that is NULL, any; and notes it.
+ */
 static PyObject *
 look_into(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict,
           PyObject *name)
 {
     memo->dict = NULL;
     int watched = !st->hooks_off && cbase_dict_can_watch(CBASE_NAMESPACE)
-                  && cbase_dict_has_plain_keys(dict)
-                  && cbase_dict_watch(CBASE_NAMESPACE, obj, dict) == 0;
-    PyErr_Clear(); // then it is not remembered
+                  && cbase_dict_watch(CBASE_NAMESPACE, obj, dict)
+                  && cbase_dict_has_plain_keys(dict); // no Python code runs from here on
     uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, dict);
-    PyObject *value = PyDict_GetItemWithError(dict, name);
+    PyObject *value = PyDict_GetItemWithError(dict, name); // borrowed
     if (value == NULL && PyErr_Occurred()) {
         PyErr_Clear();
         return NULL;
@@ -128,7 +129,7 @@ is_valid(const cbase_in_dict *memo, PyObject *dict)
     return memo->dict == dict && memo->stamp == cbase_dict_stamp(CBASE_NAMESPACE, dict);
 }
 
-/* The same without looking, if what is noted is still true. */
+/* Borrowed: the same without looking, if what is noted is still true. */
 static PyObject *
 find(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {

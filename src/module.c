@@ -70,9 +70,9 @@ import_gevent(cbase_state *st)
 }
 
 static PyMethodDef *const functions[] = {
-    cbase_address_functions,   cbase_handle_functions, cbase_hooks_functions,
-    cbase_pool_functions,      cbase_run_functions,    cbase_greenlets_functions,
-    cbase_stats_functions,
+    cbase_address_functions,   cbase_handle_functions,   cbase_hooks_functions,
+    cbase_pool_functions,      cbase_run_functions,      cbase_greenlets_functions,
+    cbase_stats_functions,     cbase_premises_functions,
 #ifdef CBASE_HAVE_STREAM
     cbase_stream_functions,    cbase_close_functions,
 #endif
@@ -80,6 +80,18 @@ static PyMethodDef *const functions[] = {
     cbase_datastack_functions,
 #endif
 };
+
+/* Which module in Python compares gevent for which steps, and what of gevent these are about. */
+static void
+name_preparations(cbase_state *st)
+{
+    st->stream.preparation.needed = "gevent.server";
+    st->stream.preparation.module = "gevent_cbase._stream";
+    st->pool_steps.preparation.needed = "gevent.pool";
+    st->pool_steps.preparation.module = "gevent_cbase._pool";
+    st->greenlets.preparation.needed = "gevent.hub";
+    st->greenlets.preparation.module = "gevent_cbase._greenlets";
+}
 
 static int
 module_exec(PyObject *module)
@@ -89,7 +101,9 @@ module_exec(PyObject *module)
     /* Greenlets with server methods on their stack may outlive the interpreter's clean-up of
      * modules: the module, and with it all that the state owns, is never freed. */
     Py_INCREF(module);
-    if (intern_names(st) < 0 || make_constants(st) < 0 || import_gevent(st) < 0) {
+    if (cbase_classes_init() < 0 || intern_names(st) < 0 || make_constants(st) < 0
+        || import_gevent(st) < 0)
+    {
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(functions); i++) {
@@ -97,9 +111,10 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    cbase_hooks_init(st);
+    name_preparations(st);
     cbase_hub_init(st);
-    if (cbase_stats_init(module, st) < 0) {
+    if (cbase_hooks_init(st) < 0 || cbase_close_init(module) < 0
+        || cbase_stats_init(module, st) < 0) {
         return -1;
     }
     st->handle_and_close = cbase_attr(module, "_handle_and_close_when_done");

@@ -4,15 +4,32 @@
  */
 #include "cbase.h"
 
-#define MODULE "gevent_cbase._pool"
-
-/* Whether `method` is this function, bound to a Pool. */
+/* Whether `method` is full(), or spawn(), of a Pool. */
 static int
-is_method_of_pool(const cbase_premises *p, PyObject *method, PyObject *function)
+is_bound(const cbase_pool_parts *parts, PyObject *method, PyObject *function)
 {
-    return Py_IS_TYPE(method, &PyMethod_Type) && function != NULL
-           && PyMethod_GET_FUNCTION(method) == function
-           && Py_IS_TYPE(PyMethod_GET_SELF(method), p->class[0]);
+    return PyMethod_GET_FUNCTION(method) == function
+           && Py_IS_TYPE(PyMethod_GET_SELF(method), parts->class);
+}
+
+static int
+is_full_of_pool(const cbase_pool_parts *parts, PyObject *method)
+{
+    return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
+           && is_bound(parts, method, parts->full_function);
+}
+
+static int
+is_spawn_of_pool(const cbase_pool_parts *parts, PyObject *method)
+{
+    return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
+           && is_bound(parts, method, parts->spawn_function);
+}
+
+static int
+hold(cbase_state *st, cbase_premises *premises)
+{
+    return cbase_premises_hold(st, premises, &st->pool_steps.preparation);
 }
 
 /* Whether none of the methods is hidden by an attribute of the pool: 1, 0 or -1. */
@@ -58,14 +75,12 @@ is_full(cbase_state *st, PyObject *pool)
 int
 cbase_pool_full(cbase_state *st, PyObject *full)
 {
-    cbase_premises *p = &st->pool_steps.full;
-
-    if (!is_method_of_pool(p, full, st->pool_steps.full_function)) {
+    if (!is_full_of_pool(st->pool_steps.parts, full)) {
         return CBASE_UNKNOWN;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(full));
     PyObject *const used[] = {st->s_free_count};
-    int result = cbase_premises_hold(p, MODULE);
+    int result = hold(st, &st->pool_steps.full);
 
     if (result > 0) {
         result = has_own(pool, used, Py_ARRAY_LENGTH(used));
@@ -89,7 +104,7 @@ acquire(cbase_state *st, PyObject *semaphore)
 
     Py_XDECREF(result);
     if (acquired == 0) {
-        PyErr_SetNone(st->pool_steps.PoolFull);
+        PyErr_SetNone(st->pool_steps.parts->PoolFull);
     }
     return acquired > 0 ? 0 : -1;
 }
@@ -99,12 +114,12 @@ static PyObject *
 get_discard(cbase_state *st, PyObject *pool)
 {
     int hidden = cbase_dict_has(pool, st->s__discard);
-    int known = hidden == 0 ? cbase_premises_hold(&st->pool_steps.spawn, MODULE) : 0;
+    int known = hidden == 0 ? hold(st, &st->pool_steps.spawn) : 0;
 
     if (hidden < 0 || known < 0) {
         return NULL;
     }
-    return known ? cbase_bound_get(st, CBASE_DISCARD, st->pool_steps.discard_function, pool)
+    return known ? cbase_bound_get(st, CBASE_DISCARD, st->pool_steps.parts->discard_function, pool)
                  : PyObject_GetAttr(pool, st->s__discard);
 }
 
@@ -168,15 +183,13 @@ int
 cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                  PyObject **greenlet)
 {
-    cbase_premises *p = &st->pool_steps.spawn;
-
     *greenlet = NULL;
-    if (!is_method_of_pool(p, spawn, st->pool_steps.spawn_function)) {
+    if (!is_spawn_of_pool(st->pool_steps.parts, spawn)) {
         return 0;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(spawn));
     PyObject *const used[] = {st->s_start, st->s_add};
-    int known = cbase_premises_hold(p, MODULE);
+    int known = hold(st, &st->pool_steps.spawn);
 
     if (known > 0) {
         known = has_own(pool, used, Py_ARRAY_LENGTH(used));
@@ -201,20 +214,18 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
 int
 cbase_pool_known(cbase_state *st)
 {
-    int known = cbase_premises_hold(&st->pool_steps.full, MODULE);
+    int known = hold(st, &st->pool_steps.full);
 
-    return known > 0 ? cbase_premises_hold(&st->pool_steps.spawn, MODULE) : known;
+    return known > 0 ? hold(st, &st->pool_steps.spawn) : known;
 }
 
 int
 cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
 {
-    cbase_pool_steps *steps = &st->pool_steps;
+    const cbase_pool_parts *parts = st->pool_steps.parts;
     PyObject *const used[] = {st->s_free_count, st->s_start, st->s_add};
 
-    if (!is_method_of_pool(&steps->full, full, steps->full_function)
-        || !is_method_of_pool(&steps->spawn, spawn, steps->spawn_function))
-    {
+    if (!is_full_of_pool(parts, full) || !is_spawn_of_pool(parts, spawn)) {
         return 0;
     }
     return has_own(PyMethod_GET_SELF(spawn), used, Py_ARRAY_LENGTH(used));
@@ -222,38 +233,56 @@ cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
 
 /* ---- preparation ---- */
 
-/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+/* Hands over the parts of gevent that the steps stand for. */
 static PyObject *
 pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {
-        "full", "spawn", "full_function", "spawn_function", "discard_function", "PoolFull", NULL};
+        "full",     "spawn", "cls", "full_function", "spawn_function", "discard_function",
+        "PoolFull", NULL};
     cbase_pool_steps *steps = &cbase_module_state(module)->pool_steps;
-    cbase_pool_steps given = *steps;
+    cbase_pool_parts given = {0};
     PyObject *full, *spawn;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOO:_pool_prepare", names, &full, &spawn,
-                                     &given.full_function, &given.spawn_function,
-                                     &given.discard_function, &given.PoolFull)
-        || cbase_premises_set(&given.full, full) < 0
-        || cbase_premises_set(&given.spawn, spawn) < 0)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO!OOOO:_pool_prepare", names, &full, &spawn,
+                                     &PyType_Type, &given.class, &given.full_function,
+                                     &given.spawn_function, &given.discard_function,
+                                     &given.PoolFull))
     {
         return NULL;
     }
-    PyObject *const owned[] = {given.full_function, given.spawn_function, given.discard_function,
-                               given.PoolFull};
-    cbase_own(owned, Py_ARRAY_LENGTH(owned));
-    *steps = given;
+    PyObject *const objects[] = {(PyObject *)given.class, given.full_function,
+                                 given.spawn_function, given.discard_function, given.PoolFull};
+    const cbase_pool_parts *parts =
+        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    if (parts == NULL || cbase_premises_set(&steps->full, full) < 0
+        || cbase_premises_set(&steps->spawn, spawn) < 0)
+    {
+        return NULL;
+    }
+    steps->parts = parts;
     Py_RETURN_NONE;
 }
 
 int
 cbase_pool_find(cbase_state *st)
 {
-    return cbase_premises_find(&st->pool_steps.looked_for, "gevent.pool", MODULE);
+    return cbase_prepare_once(st, &st->pool_steps.preparation);
+}
+
+static PyObject *
+pool_compare(PyObject *module, PyObject *unused)
+{
+    cbase_state *st = cbase_module_state(module);
+
+    (void)unused;
+    return cbase_prepare(st, &st->pool_steps.preparation) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyMethodDef cbase_pool_functions[] = {
+    {"_pool_compare", pool_compare, METH_NOARGS,
+     PyDoc_STR("_pool_compare($module, /)\n--\n\n"
+               "Have prepare() of gevent_cbase._pool called; later, if it fails.")},
     {"_pool_prepare", (PyCFunction)(void (*)(void))pool_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_pool_prepare($module, /, **parts)\n--\n\n"
                "Switch the native steps of pools on; for gevent_cbase._pool.")},

@@ -1,7 +1,11 @@
 /* What a native step takes for granted: that certain classes and Python functions of gevent, and
  * what is found under certain global names, are what they were when they were compared.
  *
- * CAUTION: PyTypeObject.tp_version_tag, as in hooks.c.
+ * The comparison itself is made in Python, by prepare() of the module that belongs to the step. It
+ * may run anything and may fail, and gevent may change while it runs. So what it has compared is
+ * noted before it begins, and a step uses nothing after it that it has not read anew. If it fails,
+ * as without memory, gevent's own code runs this time, and it is tried again later. Only what is
+ * no Exception, as KeyboardInterrupt, goes on up.
  */
 #include "cbase.h"
 
@@ -26,15 +30,15 @@ take_functions(cbase_premises *p, PyObject *functions)
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->functions; i++) {
-        PyFunctionObject *function = (PyFunctionObject *)PyTuple_GET_ITEM(functions, i);
-        if (!PyFunction_Check(function)) {
-            PyErr_SetString(PyExc_TypeError, "a premise is a Python function");
+        PyObject *defaults, *kwdefaults;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(functions, i), "O!O!OO", &PyFunction_Type,
+                              &p->function[i].object, &PyCode_Type, &p->function[i].code,
+                              &defaults, &kwdefaults))
+        {
             return -1;
         }
-        p->function[i].object = function;
-        p->function[i].code = function->func_code;
-        p->function[i].defaults = function->func_defaults;
-        p->function[i].kwdefaults = function->func_kwdefaults;
+        p->function[i].defaults = defaults == Py_None ? NULL : defaults;
+        p->function[i].kwdefaults = kwdefaults == Py_None ? NULL : kwdefaults;
     }
     return 0;
 }
@@ -52,26 +56,10 @@ take_globals(cbase_premises *p, PyObject *globals)
             return -1;
         }
         PyObject *namespace = p->global[i].namespace;
-        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, NULL, namespace) == 0;
-        PyErr_Clear(); // all watchers are taken
+        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, NULL, namespace);
         p->global[i].stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace) - 1; // not looked at yet
     }
     return 0;
-}
-
-static void
-read_versions(const cbase_premises *p, unsigned int *versions)
-{
-    memset(versions, 0, CBASE_CLASSES * sizeof(*versions));
-    for (Py_ssize_t i = 0; i < p->classes; i++) {
-        versions[i] = compat_type_version(p->class[i]);
-    }
-}
-
-static int
-same_versions(const unsigned int *one, const unsigned int *other)
-{
-    return memcmp(one, other, CBASE_CLASSES * sizeof(*one)) == 0;
 }
 
 static int
@@ -81,23 +69,17 @@ take_classes(cbase_premises *p, PyObject *classes)
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->classes; i++) {
-        PyObject *cls = PyTuple_GET_ITEM(classes, i);
-        if (!PyType_Check(cls)) {
-            PyErr_SetString(PyExc_TypeError, "a premise is a class");
+        PyObject *stamp;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(classes, i), "O!S", &PyType_Type, &p->class[i],
+                              &stamp)) {
             return -1;
         }
-        PyObject *found = cbase_attr(cls, "__init__"); // gives it a version
-        Py_XDECREF(found);
-        if (found == NULL) {
+        if (PyBytes_GET_SIZE(stamp) != sizeof(p->compared[i])) {
+            PyErr_SetString(PyExc_ValueError, "not the stamp of a class");
             return -1;
         }
-        p->class[i] = (PyTypeObject *)cls;
-        if (compat_type_version(p->class[i]) == 0) {
-            PyErr_Format(PyExc_RuntimeError, "%R has no version", cls);
-            return -1;
-        }
+        memcpy(&p->compared[i], PyBytes_AS_STRING(stamp), sizeof(p->compared[i]));
     }
-    read_versions(p, p->compared);
     memcpy(p->looked_at, p->compared, sizeof(p->compared));
     return 0;
 }
@@ -156,12 +138,107 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
         }
     }
     if (!has_same_classes(&p, premises)) {
-        Py_INCREF(classes);
+        for (Py_ssize_t i = 0; i < p.classes; i++) {
+            Py_INCREF(p.class[i]);
+        }
     }
     if (!has_same_names(&p, premises)) {
         Py_INCREF(globals);
     }
     *premises = p;
+    return 0;
+}
+
+/* ---- the comparison ---- */
+
+/* module.prepare(): 0 or -1. It makes a Greenlet; in a generator, gevent leaves what the caller
+ * handles as handled in the generator when it does so. */
+static int
+call_prepare(const char *module)
+{
+    PyObject *handled[3];
+
+    compat_get_handled(handled);
+    PyObject *imported = PyImport_ImportModule(module);
+    PyObject *function = imported == NULL ? NULL : cbase_attr(imported, "prepare");
+    PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
+
+    Py_XDECREF(function);
+    Py_XDECREF(imported);
+    Py_XDECREF(result);
+    PyErr_SetExcInfo(handled[0], handled[1], handled[2]);
+    return result == NULL ? -1 : 0;
+}
+
+#define LONGEST_PAUSE 4095 /* attempts */
+
+int
+cbase_prepare(cbase_state *st, cbase_preparation *preparation)
+{
+    preparation->wanted = 1;
+    if (preparation->running) {
+        return 0; // this is called by what prepare() does, or in the meantime
+    }
+    if (preparation->wait > 0) {
+        preparation->wait--;
+        return 0;
+    }
+    preparation->running = 1;
+    int result = call_prepare(preparation->module);
+    preparation->running = 0;
+    if (result == 0) {
+        preparation->compared = 1;
+        preparation->pause = 0;
+        cbase_hooks_forget(st); // what is known of a server depends on it
+        return 1;
+    }
+    st->unprepared = 1;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    PyErr_Clear(); // it fails more often than not for long, as when the interpreter ends
+    if (preparation->pause < LONGEST_PAUSE) {
+        preparation->pause = 2 * preparation->pause + 1;
+    }
+    preparation->wait = preparation->pause;
+    return 0;
+}
+
+int
+cbase_prepare_once(cbase_state *st, cbase_preparation *preparation)
+{
+    if (preparation->compared) {
+        return 0;
+    }
+    if (!preparation->wanted) {
+        PyObject *name = PyUnicode_FromString(preparation->needed);
+        if (name == NULL) {
+            return -1;
+        }
+        int loaded = PyMapping_HasKey(PyImport_GetModuleDict(), name);
+        Py_DECREF(name);
+        if (!loaded) {
+            return 0;
+        }
+    }
+    return cbase_prepare(st, preparation) < 0 ? -1 : 0;
+}
+
+int
+cbase_prepare_again(cbase_state *st)
+{
+    cbase_preparation *const all[] = {&st->stream.preparation, &st->pool_steps.preparation,
+                                      &st->greenlets.preparation};
+
+    st->unprepared = 0;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++) {
+        if (all[i]->wanted && !all[i]->compared) {
+            if (cbase_prepare(st, all[i]) < 0) {
+                return -1;
+            }
+            st->unprepared |= !all[i]->compared;
+        }
+    }
     return 0;
 }
 
@@ -186,89 +263,88 @@ static int
 same_globals(cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->globals; i++) {
-        uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, p->global[i].namespace);
+        PyObject *namespace = p->global[i].namespace, *name = p->global[i].name;
+        uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace);
         if (p->global[i].watched && p->global[i].stamp == stamp) {
             continue;
         }
-        PyObject *value = PyDict_GetItemWithError(p->global[i].namespace, p->global[i].name);
+        PyObject *value = PyDict_GetItemWithError(namespace, name); // borrowed, compared only
         if (value != p->global[i].value) {
             PyErr_Clear();
             return 0;
         }
-        p->global[i].stamp = stamp;
+        if (namespace == p->global[i].namespace && name == p->global[i].name
+            && !cbase_dict_is_others(namespace))
+        {
+            p->global[i].stamp = stamp;
+        }
     }
     return 1;
 }
 
-/* module.prepare(): 0 or -1 */
+/* The stamp of a class, also where it takes a look-up to give it one: 1, 0 if it gets none, or
+ * -1. */
 static int
-prepare(const char *module)
+take_stamp(cbase_class_stamp *stamp, PyTypeObject *cls)
 {
-    PyObject *imported = PyImport_ImportModule(module);
-    PyObject *function = imported == NULL ? NULL : cbase_attr(imported, "prepare");
-    PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
-
-    Py_XDECREF(function);
-    Py_XDECREF(imported);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    if (compat_type_version(cls) == 0) {
+        PyObject *found = cbase_attr((PyObject *)cls, "__init__");
+        Py_XDECREF(found);
+        if (found == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return cbase_class_stamp_take(stamp, cls);
 }
 
-int
-cbase_premises_find(int *looked_for, const char *needed, const char *module)
-{
-    if (*looked_for) {
-        return 0;
-    }
-    PyObject *name = PyUnicode_FromString(needed);
-    if (name == NULL) {
-        return -1;
-    }
-    int loaded = PyMapping_HasKey(PyImport_GetModuleDict(), name);
-    Py_DECREF(name);
-    if (!loaded) {
-        return 0;
-    }
-    *looked_for = 1;
-    return prepare(module);
-}
-
-/* A class has changed: compare all of it again, once. */
-static int
-look_again(cbase_premises *p, const unsigned int *now, const char *module)
-{
-    if (same_versions(now, p->looked_at)) {
-        return 0;
-    }
-    if (prepare(module) < 0) {
-        return -1;
-    }
-    read_versions(p, p->looked_at);
-    return same_versions(p->looked_at, p->compared);
-}
-
-/* Whether all classes are in the version in which they were compared. */
+/* Whether all classes are as they were when they were compared. */
 static int
 same_classes(const cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->classes; i++) {
-        if (compat_type_version(p->class[i]) != p->compared[i]) {
+        if (!cbase_class_is_same(&p->compared[i], p->class[i])) {
             return 0;
         }
     }
     return 1;
 }
 
+/* A class has changed: compare all of it again, once. */
+static int
+look_again(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
+{
+    cbase_class_stamp now[CBASE_CLASSES];
+
+    memset(now, 0, sizeof(now));
+    for (Py_ssize_t i = 0; i < p->classes; i++) {
+        if (take_stamp(&now[i], p->class[i]) < 0) {
+            return -1;
+        }
+    }
+    if (memcmp(now, p->looked_at, sizeof(now)) == 0) {
+        return 0;
+    }
+    if (memcmp(now, p->failed_at, sizeof(now)) != 0) {
+        preparation->wait = 0; // another change: it may not fail again
+        memcpy(p->failed_at, now, sizeof(now));
+    }
+    int prepared = cbase_prepare(st, preparation);
+    if (prepared > 0 && !same_classes(p)) {
+        memcpy(p->looked_at, now, sizeof(now));
+        return 0;
+    }
+    return prepared;
+}
+
 int
-cbase_premises_hold(cbase_premises *p, const char *module)
+cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
 {
     if (p->classes == 0) {
         return 0;
     }
     if (!same_classes(p)) {
-        unsigned int now[CBASE_CLASSES];
-        read_versions(p, now);
-        int again = look_again(p, now, module);
+        int again = look_again(st, p, preparation);
         if (again <= 0) {
             return again;
         }
@@ -276,10 +352,52 @@ cbase_premises_hold(cbase_premises *p, const char *module)
     return same_functions(p) && same_globals(p);
 }
 
-void
-cbase_own(PyObject *const *parts, size_t count)
+/* ---- for the modules in Python ---- */
+
+static PyObject *
+class_stamp(PyObject *module, PyObject *cls)
 {
-    for (size_t i = 0; i < count; i++) {
-        Py_INCREF(parts[i]);
+    cbase_class_stamp stamp;
+
+    (void)module;
+    if (!PyType_Check(cls)) {
+        PyErr_SetString(PyExc_TypeError, "a class is required");
+        return NULL;
     }
+    int taken = take_stamp(&stamp, (PyTypeObject *)cls);
+    if (taken == 0) {
+        PyErr_Format(PyExc_RuntimeError, "%R has no version", cls);
+    }
+    if (taken <= 0) {
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)&stamp, sizeof(stamp));
+}
+
+PyMethodDef cbase_premises_functions[] = {
+    {"_class_stamp", class_stamp, METH_O,
+     PyDoc_STR("_class_stamp($module, cls, /)\n--\n\n"
+               "Return bytes that stand for what the class and its bases are now.")},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- parts of gevent ---- */
+
+const void *
+cbase_parts_keep(const void *former, const void *given, size_t size, PyObject *const *objects,
+                 size_t count)
+{
+    if (former != NULL && memcmp(former, given, size) == 0) {
+        return former;
+    }
+    void *kept = PyMem_RawMalloc(size);
+    if (kept == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memcpy(kept, given, size);
+    for (size_t i = 0; i < count; i++) {
+        Py_INCREF(objects[i]);
+    }
+    return kept;
 }

@@ -4,8 +4,6 @@
 
 #include "cbase.h"
 
-#define CBASE_STREAM_MODULE "gevent_cbase._stream"
-
 /* The beginning of PySocketSockObject. */
 typedef struct {
     PyObject_HEAD int fd;
@@ -30,13 +28,18 @@ set_slot(PyObject *obj, Py_ssize_t offset, PyObject *value)
 }
 
 /* Before a system call: releases the GIL if there is another thread that could take it. NULL, or
- * what go_on() needs. */
+ * what go_on() needs.
+ *
+ * Other threads come and go without the GIL, so nothing is read of theirs: one that is alone is
+ * the first in the list of threads, and has none behind it. */
 static inline PyThreadState *
 let_others_run(void)
 {
-    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    PyThreadState *thread = PyThreadState_Get();
+    int alone = PyInterpreterState_ThreadHead(PyThreadState_GetInterpreter(thread)) == thread
+                && PyThreadState_Next(thread) == NULL;
 
-    return PyThreadState_Next(first) == NULL ? NULL : PyEval_SaveThread();
+    return alone ? NULL : PyEval_SaveThread();
 }
 
 /* Keeps errno. */

@@ -232,25 +232,26 @@ static PyObject *
 steps(PyObject *module, PyObject *server)
 {
     cbase_state *st = cbase_module_state(module);
-    const cbase_hooks *h;
+    cbase_hooks h = {0};
     int reads = 0, accepts = 0, closes = 0, pool = 0;
     int sockets = cbase_stream_known(st);
     int pools = sockets < 0 ? -1 : cbase_pool_known(st);
 
     /* The class gets a version by an ordinary look-up, unless it is out of them. */
-    if (pools < 0 || cbase_has(server, st->s_loop) < 0 || cbase_hooks_get(st, server, &h) < 0) {
+    if (pools < 0 || cbase_has(server, st->s_loop) < 0) {
         return NULL;
     }
-    int lookups = h != NULL;
-    if (lookups) {
-        reads = sockets && h->do_read == st->stream.do_read;
-        accepts = reads && h->listener != NULL && cbase_stream_is_listener(st, h->listener);
-        closes = sockets && h->close_function == st->stream.do_close;
-        if (pools && h->full != NULL && h->spawn != NULL) {
-            pool = cbase_pool_is_plain(st, h->full, h->spawn);
+    int lookups = cbase_hooks_get(st, server, &h);
+    if (lookups > 0) {
+        reads = sockets && cbase_stream_has_read(st, h.do_read);
+        accepts = reads && h.listener != NULL && cbase_stream_is_listener(st, h.listener);
+        closes = sockets && cbase_stream_has_close(st, h.close_function);
+        if (pools && h.full != NULL && h.spawn != NULL) {
+            pool = cbase_pool_is_plain(st, h.full, h.spawn);
         }
     }
-    if (pool < 0) {
+    cbase_hooks_drop(&h);
+    if (lookups < 0 || pool < 0) {
         return NULL;
     }
     return Py_BuildValue("NNNNNNN", PyBool_FromLong(lookups), PyBool_FromLong(sockets),

@@ -24,13 +24,11 @@
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
-is_listener(const cbase_stream *s, PyObject *listener)
+is_listener(const cbase_stream_parts *s, PyObject *listener)
 {
     PyTypeObject *type = Py_TYPE(listener);
 
-    if (type != s->accept.class[CBASE_RAW_SOCKET] && type != s->accept.class[CBASE_STDLIB_SOCKET]
-        && type != s->base_class)
-    {
+    if (type != s->raw && type != s->stdlib && type != s->base_class) {
         return 0;
     }
     const raw_socket *raw = (const raw_socket *)listener;
@@ -41,7 +39,7 @@ is_listener(const cbase_stream *s, PyObject *listener)
 
 /* Raises what accept() raises. In Python, so that there is a traceback to report. */
 static void
-raise_errno(const cbase_stream *s, int error)
+raise_errno(const cbase_stream_parts *s, int error)
 {
     PyObject *number = PyLong_FromLong(error);
     PyObject *result = number == NULL ? NULL : PyObject_CallOneArg(s->failed, number);
@@ -50,42 +48,63 @@ raise_errno(const cbase_stream *s, int error)
     Py_XDECREF(result);
 }
 
-/* accept4(2): a descriptor, -1 with an exception set, or -2 if there is nobody to accept. */
+/* accept4(2): a descriptor, or -1 and *error. */
 static int
-accept_client(const cbase_stream *s, int listener, struct sockaddr_storage *address,
+accept_without_gil(const raw_socket *listener, struct sockaddr_storage *address, socklen_t *length,
+                   int *error)
+{
+    int from = listener->fd;
+
+    *length = sizeof(*address);
+    memset(address, 0, sizeof(*address));
+    PyThreadState *thread = let_others_run();
+    int fd = accept4(from, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    *error = errno;
+    go_on(thread);
+    return fd;
+}
+
+/* What accept_client() returns if it is no descriptor. */
+enum { FAILED = -1, NOBODY = -2, NOT_OURS = -3 };
+
+/* Accepts a client: a descriptor; FAILED with an exception set; NOBODY is there; or NOT_OURS: this
+ * has to be done in Python. A listener that a signal handler has closed is a bad descriptor. */
+static int
+accept_client(cbase_state *st, const raw_socket *listener, struct sockaddr_storage *address,
               socklen_t *length)
 {
     int fd, error;
 
-    for (;;) {
-        *length = sizeof(*address);
-        memset(address, 0, sizeof(*address));
-        PyThreadState *thread = let_others_run();
-        fd = accept4(listener, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        error = errno;
-        go_on(thread);
-        if (fd >= 0) {
-            return fd;
-        }
-        if (error == EAGAIN || error == EWOULDBLOCK || error == EALREADY || error == EINPROGRESS) {
-            return -2; // BlockingIOError
-        }
-        if (error != EINTR) {
-            raise_errno(s, error);
-            return -1;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return -1;
+    while ((fd = accept_without_gil(listener, address, length, &error)) < 0) {
+        switch (error) {
+        case EINTR:
+            if (PyErr_CheckSignals() < 0) {
+                return FAILED;
+            }
+            break;
+        case EAGAIN:
+#if EWOULDBLOCK != EAGAIN
+        case EWOULDBLOCK:
+#endif
+        case EALREADY:
+        case EINPROGRESS:
+            return NOBODY; // BlockingIOError
+        case ENOSYS:
+            st->stream.no_accept4 = 1; // CPython knows what to do instead
+            return NOT_OURS;
+        default:
+            raise_errno(st->stream.parts, error);
+            return FAILED;
         }
     }
+    return fd;
 }
 
 /* _wrefsocket(family, type, proto, fd), made non-blocking. Owns the descriptor from the moment
  * that it succeeds. */
 static PyObject *
-new_raw_socket(cbase_state *st, const raw_socket *listener, int fd)
+new_raw_socket(cbase_state *st, PyTypeObject *type, const raw_socket *listener, int fd)
 {
-    PyTypeObject *type = st->stream.accept.class[CBASE_RAW_SOCKET];
     raw_socket *raw = (raw_socket *)type->tp_new(type, st->no_args, NULL);
 
     if (raw == NULL) {
@@ -108,10 +127,8 @@ new_raw_socket(cbase_state *st, const raw_socket *listener, int fd)
 
 /* gevent.socket.socket(family, type, proto, fileno=fd) for `raw`, which is stolen. */
 static PyObject *
-new_socket(cbase_state *st, PyObject *raw)
+new_socket(cbase_state *st, const cbase_stream_parts *s, PyObject *raw)
 {
-    const cbase_stream *s = &st->stream;
-    PyTypeObject *type = s->accept.class[CBASE_SOCKET];
     PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
 
     hub = cbase_hub_get(st, s->get_hub);
@@ -121,7 +138,7 @@ new_socket(cbase_state *st, PyObject *raw)
     {
         goto done;
     }
-    sock = type->tp_alloc(type, 0);
+    sock = s->socket->tp_alloc(s->socket, 0);
     if (sock == NULL) {
         goto done;
     }
@@ -147,16 +164,17 @@ static PyObject *
 new_connection(cbase_state *st, const raw_socket *listener, int fd,
                const struct sockaddr_storage *address, socklen_t length)
 {
+    const cbase_stream_parts *s = st->stream.parts;
     PyObject *pair = NULL, *sock = NULL;
     PyObject *peer = cbase_sockaddr(address, length);
-    PyObject *raw = peer == NULL ? NULL : new_raw_socket(st, listener, fd);
+    PyObject *raw = peer == NULL ? NULL : new_raw_socket(st, s->raw, listener, fd);
 
     if (raw == NULL) {
         close(fd);
         Py_XDECREF(peer);
         return NULL;
     }
-    sock = new_socket(st, raw);
+    sock = new_socket(st, s, raw);
     if (sock != NULL) {
         pair = PyTuple_Pack(2, sock, peer);
     }
@@ -173,38 +191,57 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
     socklen_t length;
 
     *result = NULL;
-    Py_INCREF(listener);
-    int known = cbase_premises_hold(&s->accept, CBASE_STREAM_MODULE);
+    /* Under a flood no Python code need run for long that would see to signals. */
+    if (s->unchecked && PyErr_CheckSignals() < 0) {
+        return 1;
+    }
+    s->unchecked = 0;
+    int known = cbase_premises_hold(st, &s->accept, &s->preparation);
     if (known > 0) {
-        known = is_listener(s, listener);
+        known = !s->no_accept4 && is_listener(s->parts, listener);
     }
     if (known > 0) {
-        int fd = accept_client(s, ((raw_socket *)listener)->fd, &address, &length);
+        int fd = accept_client(st, (raw_socket *)listener, &address, &length);
         if (fd >= 0) {
+            s->unchecked = 1;
             *result = new_connection(st, (raw_socket *)listener, fd, &address, length);
         }
-        else if (fd == -2) {
+        else if (fd == NOBODY) {
             *result = Py_NewRef(Py_None);
         }
+        known = fd != NOT_OURS;
     }
-    Py_DECREF(listener);
     return known != 0;
 }
 
-/* ---- for stats.c ---- */
+/* ---- for hooks.c and stats.c ---- */
+
+int
+cbase_stream_has_read(const cbase_state *st, PyObject *function)
+{
+    return function != NULL && st->stream.parts != NULL && function == st->stream.parts->do_read;
+}
+
+int
+cbase_stream_has_close(const cbase_state *st, PyObject *function)
+{
+    return function != NULL && st->stream.parts != NULL && function == st->stream.parts->do_close;
+}
 
 int
 cbase_stream_known(cbase_state *st)
 {
-    int known = cbase_premises_hold(&st->stream.accept, CBASE_STREAM_MODULE);
+    cbase_stream *s = &st->stream;
+    int known = cbase_premises_hold(st, &s->accept, &s->preparation);
 
-    return known > 0 ? cbase_premises_hold(&st->stream.close, CBASE_STREAM_MODULE) : known;
+    return known > 0 ? cbase_premises_hold(st, &s->close, &s->preparation) : known;
 }
 
 int
 cbase_stream_is_listener(const cbase_state *st, PyObject *listener)
 {
-    return is_listener(&st->stream, listener);
+    return st->stream.parts != NULL && !st->stream.no_accept4
+           && is_listener(st->stream.parts, listener);
 }
 
 /* ---- preparation ---- */
@@ -252,7 +289,7 @@ slot_offset(PyTypeObject *type, const char *name)
 }
 
 static int
-find_slots(cbase_stream *s)
+find_slots(cbase_stream_parts *s)
 {
     static const char *const closed_names[] = {"family", "type", "proto", "orig_fileno",
                                                "description"};
@@ -268,62 +305,93 @@ find_slots(cbase_stream *s)
                  {"_closed", &s->closed}};
 
     for (size_t i = 0; i < Py_ARRAY_LENGTH(slots); i++) {
-        if ((*slots[i].offset = slot_offset(s->accept.class[CBASE_SOCKET], slots[i].name)) < 0) {
+        if ((*slots[i].offset = slot_offset(s->socket, slots[i].name)) < 0) {
             return -1;
         }
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(closed_names); i++) {
-        if ((s->closed_slots[i] =
-                 slot_offset(s->accept.class[CBASE_CLOSED_SOCKET], closed_names[i]))
-            < 0) {
+        if ((s->closed_slots[i] = slot_offset(s->closed_socket, closed_names[i])) < 0) {
             return -1;
         }
     }
     return 0;
 }
 
-/* Hands over the parts of gevent that the steps stand for; all is kept for good. */
+/* Hands over the parts of gevent that the steps stand for. */
 static PyObject *
 stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"accept",    "close",       "loop_class", "io_class",
-                            "do_read",   "do_close",    "get_hub",    "getdefaulttimeout",
-                            "cancelled", "close_later", "failed",     NULL};
-    cbase_stream *s = &cbase_module_state(module)->stream;
-    cbase_stream given = *s;
+    static char *names[] = {"accept",      "close",    "classes", "loop_class",        "io_class",
+                            "do_read",     "do_close", "get_hub", "getdefaulttimeout", "cancelled",
+                            "close_later", "failed",   NULL};
+    cbase_stream *steps = &cbase_module_state(module)->stream;
+    cbase_stream_parts given = {0};
     PyObject *accept, *close;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO!O!OOOOOOO:_stream_prepare", names,
-                                     &accept, &close, &PyType_Type, &given.loop_class,
-                                     &PyType_Type, &given.io_class, &given.do_read,
-                                     &given.do_close, &given.get_hub, &given.getdefaulttimeout,
-                                     &given.cancelled, &given.close_later, &given.failed)
-        || cbase_premises_set(&given.accept, accept) < 0
-        || cbase_premises_set(&given.close, close) < 0 || find_slots(&given) < 0
-        || (given.close_descriptor == NULL
-            && (given.close_descriptor = cbase_attr(module, "_close_descriptor")) == NULL))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$OO(O!O!O!O!O!)O!O!OOOOOOO:_stream_prepare", names, &accept, &close,
+            &PyType_Type, &given.socket, &PyType_Type, &given.raw, &PyType_Type,
+            &given.closed_socket, &PyType_Type, &given.stdlib, &PyType_Type, &given.hub_class,
+            &PyType_Type, &given.loop_class, &PyType_Type, &given.io_class, &given.do_read,
+            &given.do_close, &given.get_hub, &given.getdefaulttimeout, &given.cancelled,
+            &given.close_later, &given.failed)
+        || find_slots(&given) < 0)
     {
         return NULL;
     }
-    given.base_class = given.accept.class[CBASE_RAW_SOCKET]->tp_base;
-    PyObject *const owned[] = {(PyObject *)given.loop_class,
-                               (PyObject *)given.io_class,
-                               given.do_read,
-                               given.do_close,
-                               given.get_hub,
-                               given.getdefaulttimeout,
-                               given.cancelled,
-                               given.close_later,
-                               given.failed};
-    cbase_own(owned, Py_ARRAY_LENGTH(owned));
-    *s = given;
+    given.base_class = given.raw->tp_base;
+    given.close_descriptor = cbase_attr(module, "_close_descriptor");
+    if (given.close_descriptor == NULL) {
+        return NULL;
+    }
+    Py_DECREF(given.close_descriptor); // the module keeps it
+    PyObject *const objects[] = {(PyObject *)given.socket,
+                                 (PyObject *)given.raw,
+                                 (PyObject *)given.closed_socket,
+                                 (PyObject *)given.stdlib,
+                                 (PyObject *)given.hub_class,
+                                 (PyObject *)given.base_class,
+                                 (PyObject *)given.loop_class,
+                                 (PyObject *)given.io_class,
+                                 given.do_read,
+                                 given.do_close,
+                                 given.get_hub,
+                                 given.getdefaulttimeout,
+                                 given.cancelled,
+                                 given.close_later,
+                                 given.failed,
+                                 given.close_descriptor};
+    const cbase_stream_parts *parts =
+        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    if (parts == NULL || cbase_premises_set(&steps->accept, accept) < 0
+        || cbase_premises_set(&steps->close, close) < 0)
+    {
+        return NULL;
+    }
+    steps->parts = parts;
     Py_RETURN_NONE;
 }
 
 int
 cbase_stream_find(cbase_state *st)
 {
-    return cbase_premises_find(&st->stream.looked_for, "gevent.server", CBASE_STREAM_MODULE);
+    return cbase_prepare_once(st, &st->stream.preparation);
+}
+
+static PyObject *
+stream_compare(PyObject *module, PyObject *unused)
+{
+    cbase_state *st = cbase_module_state(module);
+
+    (void)unused;
+    return cbase_prepare(st, &st->stream.preparation) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+has_no_accept4(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(cbase_module_state(module)->stream.no_accept4);
 }
 
 static PyObject *
@@ -341,6 +409,12 @@ PyMethodDef cbase_stream_functions[] = {
     {"_has_known_layout", has_known_layout, METH_VARARGS,
      PyDoc_STR("_has_known_layout($module, sock, fd, family, type, proto, timeout, /)\n--\n\n"
                "Whether a socket object of CPython keeps these values where they are expected.")},
+    {"_has_no_accept4", has_no_accept4, METH_NOARGS,
+     PyDoc_STR("_has_no_accept4($module, /)\n--\n\n"
+               "Whether the kernel was seen to have no accept4(), or to forbid it.")},
+    {"_stream_compare", stream_compare, METH_NOARGS,
+     PyDoc_STR("_stream_compare($module, /)\n--\n\n"
+               "Have prepare() of gevent_cbase._stream called; later, if it fails.")},
     {"_stream_prepare", (PyCFunction)(void (*)(void))stream_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_stream_prepare($module, /, **parts)\n--\n\n"
                "Switch the native steps of stream servers on; for gevent_cbase._stream.")},

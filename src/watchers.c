@@ -61,13 +61,15 @@ new_watcher(cbase_state *st, PyObject *loop, int fd, PyObject *events)
 static int
 is_known_loop(const cbase_state *st, PyObject *loop)
 {
-    return Py_IS_TYPE(loop, st->stream.loop_class);
+    return Py_IS_TYPE(loop, st->stream.parts->loop_class);
 }
 
 static int
 are_known(const cbase_state *st, PyObject *const *events)
 {
-    return Py_IS_TYPE(events[0], st->stream.io_class) && Py_IS_TYPE(events[1], st->stream.io_class)
+    const PyTypeObject *io_class = st->stream.parts->io_class;
+
+    return Py_TYPE(events[0]) == io_class && Py_TYPE(events[1]) == io_class
            && size_of(events[0]) <= MAX_BYTES;
 }
 

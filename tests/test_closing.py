@@ -579,15 +579,24 @@ def nothing():
 if sys.version_info[:2] == (3, 11):
     from gevent_cbase._closing import beginning_with
 
+    class Mark:
+        """Equal to what a function says yes to."""
+
+        def __init__(self, decide):
+            self.decide = decide
+
+        def __eq__(self, other):
+            return self.decide(other)
+
     def with_beginning(function, decide):
-        code = beginning_with(decide, function.__code__)
+        code = beginning_with(Mark(decide), function.__code__)
         return types.FunctionType(code, function.__globals__, function.__name__,
                                   function.__defaults__)
 
     @pytest.mark.parametrize('function', [classify, refuse])
     @pytest.mark.parametrize('value', [0, 1, 30])
     def test_goes_on_as_ever(function, value):
-        """If the call says no: same result, same events, same lines in tracebacks."""
+        """If the mark says no: same result, same events, same lines in tracebacks."""
         asked = []
         copy = with_beginning(function, asked.append)
         copy.__kwdefaults__ = function.__kwdefaults__
@@ -606,12 +615,13 @@ if sys.version_info[:2] == (3, 11):
         with pytest.raises(LookupError):
             copy(1)
 
-    def test_call_that_fails():
+    def test_comparison_that_fails():
         """Its error has the function's first line in the traceback."""
         with pytest.raises(TypeError) as caught:
             with_beginning(refuse, len)(1)
         tb = caught.tb.tb_next
-        assert tb.tb_frame.f_code.co_name == 'refuse' and tb.tb_next is None
+        assert tb.tb_frame.f_code.co_name == 'refuse'
+        assert tb.tb_next.tb_frame.f_code is Mark.__eq__.__code__ and tb.tb_next.tb_next is None
         assert tb.tb_lineno == refuse.__code__.co_firstlineno + 1
 
     @pytest.mark.parametrize('function', [count, guard, outer, outer(1), nothing])
@@ -626,6 +636,6 @@ if sys.version_info[:2] == (3, 11):
         monkeypatch.setattr(_closing, '_unknown', None)
         monkeypatch.setattr(_closing, '_given', None)
         code = guard.__code__
-        _closing._give_code(guard)
+        assert _closing._give_code(guard, code) is code
         assert guard.__code__ is code and _closing._unknown == 'code of an unknown kind'
         assert _closing._given is None

@@ -698,3 +698,24 @@ def test_same_class_under_both_names(ours):
     """gevent_cbase.BaseServer is the class of the mirror module."""
     import gevent_cbase
     assert gevent_cbase.BaseServer is ours.BaseServer
+
+
+def test_methods_take_any_object(impl):
+    """As functions of a class do: a server may have left the class since they were looked up."""
+    class Other:
+        def is_set(self):
+            return True
+    other, cls = Other(), impl.BaseServer
+    other._stop_event = other
+    assert cls.full(other) is False
+    assert cls.set_handle(other, len) is None and other._handle is len
+    assert cls.started.fget(other) is False
+    with pytest.raises(NotImplementedError):
+        cls.do_read(other)
+    with pytest.raises(AttributeError, match="'Other' object has no attribute 'pool'") as caught:
+        other.set = lambda: None
+        cls.close(other)
+    assert str(caught.value.__context__).startswith(
+        "'Other' object has no attribute 'stop_accepting'")
+    with pytest.raises(TypeError):
+        cls.stop()
