@@ -1,11 +1,14 @@
 """install() and uninstall(): make all of gevent run on the C class, and back."""
+import _thread
 import gc
 import sys
 import types
 import warnings
 import weakref
 
-from gevent_cbase import _cbase, _pool, _stream, _switches
+from gevent._hub_local import get_hub_if_exists
+
+from gevent_cbase import _cbase, _stream, _switches
 from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
 
@@ -15,6 +18,12 @@ NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
 
 _MISSING = object()
 _installed = None
+
+#: held by install() and uninstall(): of the thread, whatever has been patched
+_lock = _thread.RLock()
+
+#: what was called in the middle of one of them, as by a finalizer, and is done after it; or None
+_to_do = None
 
 
 class _Installed:
@@ -52,16 +61,46 @@ def install(*, datastack=True):
 
     Warns with RuntimeWarning of each class that refuses the change; it stays on gevent's.
 
+    If it raises anything, for instance because warnings are errors, nothing is installed.
+
     .. versionadded:: 1.0
     """
+    if not disabled():
+        _one_by_one(_install, datastack)
+
+
+def _one_by_one(change, *args):
+    global _to_do
+    with _lock:
+        if _to_do is not None:
+            _to_do.append((change, *args))
+            return
+        _to_do = []
+        try:
+            change(*args)
+        finally:
+            waiting, _to_do = _to_do, None
+            for change, *args in waiting:
+                _one_by_one(change, *args)
+
+
+def _install(datastack):
+    was_installed = _installed is not None
+    try:
+        if datastack:
+            _datastack._on_install()
+        _stream.on_install()
+        if 'gevent.pool' in sys.modules:
+            _cbase._pool_compare()
+        _exchange()
+    except BaseException:
+        if not was_installed:
+            _uninstall()
+        raise
+
+
+def _exchange():
     global _installed
-    if disabled():
-        return
-    if datastack:
-        _datastack._on_install()
-    _stream.on_install()
-    if 'gevent.pool' in sys.modules:
-        _pool.prepare()
     if _installed is None:
         from gevent import baseserver as gevents
         if gevents.BaseServer is ours.BaseServer:
@@ -72,8 +111,11 @@ def install(*, datastack=True):
         servers = _servers(_installed.originals['BaseServer'])
     old = _installed.originals['BaseServer']
     _carry_patches(old, _installed.carried)
-    _replace(old, ours.BaseServer, old.__subclasses__(), servers)
+    # Other threads make servers meanwhile: a class is ours before its module has our names, and
+    # the other way round in uninstall().
+    refused = _replace(old, ours.BaseServer, old.__subclasses__(), servers)
     _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
+    _warn(refused, old)
 
 
 def uninstall():
@@ -84,23 +126,35 @@ def uninstall():
 
     .. versionadded:: 1.0
     """
+    _one_by_one(_uninstall)
+
+
+def _uninstall():
     global _installed
     _datastack._on_uninstall()
     _stream.on_uninstall()
-    if _installed is None:
-        return
-    state, _installed = _installed, None
-    _replace(ours.BaseServer, state.originals['BaseServer'],
-             [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
-             _servers(ours.BaseServer), keep={id(ref()) for ref in state.our_servers})
+    if _installed is not None:
+        refused = _exchange_back(_installed)
+        _installed = None  # if this was not reached, a second uninstall() goes on
+        _warn(refused, ours.BaseServer)
+
+
+def _exchange_back(state):
     _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
             keep=state.our_names)
+    refused = _replace(
+        ours.BaseServer, state.originals['BaseServer'],
+        [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
+        _servers(ours.BaseServer), keep={id(ref()) for ref in state.our_servers})
     _cbase._stats_start_over(False)  # of those that have left
-    for name, former in reversed(state.carried):
+    while state.carried:
+        name, former = state.carried[-1]
         if former:
             setattr(ours.BaseServer, name, *former)
-        else:
+        elif name in vars(ours.BaseServer):
             delattr(ours.BaseServer, name)
+        state.carried.pop()
+    return refused
 
 
 def is_installed():
@@ -116,12 +170,19 @@ def is_installed():
 
 def _carry_patches(old, carried):
     """Set on our class what a program has set on gevent's, as ``BaseServer.max_accept = 1``."""
-    for name, value in list(vars(old).items()):
+    for name, value in vars(old).copy().items():
         if not _is_gevents(old, name, value):
             former = vars(ours.BaseServer).get(name, _MISSING)
-            if former is _MISSING or (former is not value and former != value):
+            if former is _MISSING or not _are_equal(former, value):
                 carried.append((name, () if former is _MISSING else (former,)))
                 setattr(ours.BaseServer, name, value)
+
+
+def _are_equal(one, other):
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # how values compare is their own affair
+        return False
 
 
 def _is_gevents(cls, name, value):
@@ -142,30 +203,60 @@ def _servers(*classes):
     for cls in classes:  # which grows
         classes += type.__subclasses__(cls)
     ids = set(map(id, classes))  # a metaclass may say how its classes compare
-    return [server for server in gc.get_objects() if id(type(server)) in ids]
+    return [server for server in _referrers(classes) if id(type(server)) in ids]
+
+
+def _referrers(classes):
+    """All objects that refer to one of these classes, as its instances do, with those that
+    gc.freeze() has hidden from the collector. What was made since then is frozen, too.
+
+    Not all objects that the collector knows: in another thread one of them may be on its way out,
+    and does not survive that somebody takes a reference to it.
+    """
+    if not gc.get_freeze_count():
+        return gc.get_referrers(*classes)
+    enabled = gc.isenabled()
+    gc.disable()  # or it might come in between, and take long
+    try:
+        gc.unfreeze()
+        return gc.get_referrers(*classes)
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _replace(old, new, classes, servers, keep=()):
     """Give *classes*, which derive from *old*, the base *new*, and move those of *servers* that
-    are instances of *old*.
+    are instances of *old*. Returns (class, why) for those that refuse.
 
     *keep*: id() of instances of *old* itself to leave alone.
     """
     servers = [server for server in servers if issubclass(type(server), old)]
     callbacks = [_Callbacks(old, server) for server in servers]
+    refused = []
     for cls in classes:
         try:
             cls.__bases__ = tuple(new if base is old else base for base in cls.__bases__)
         except Exception as ex:  # a metaclass may refuse with anything
-            warnings.warn('gevent_cbase: %s.%s stays on %s.%s: %s' % (
-                cls.__module__, cls.__qualname__, old.__module__, old.__qualname__, ex),
-                RuntimeWarning, stacklevel=3)
+            refused.append((cls, ex))
     for server in servers:
         if type(server) is old and id(server) not in keep:
             server.__class__ = new
     for callback in callbacks:
         if issubclass(type(callback.server), new):
             callback.move(new)
+    return refused
+
+
+def _warn(refused, old):
+    level, frame = 0, sys._getframe()
+    while frame is not None and frame.f_globals is globals():
+        level, frame = level + 1, frame.f_back
+    for cls, why in refused:
+        warnings.warn('gevent_cbase: %s.%s stays on %s.%s: %s' % (
+            cls.__module__, cls.__qualname__, old.__module__, old.__qualname__, why),
+            RuntimeWarning, stacklevel=level + 1)
 
 
 class _Callbacks:
@@ -174,16 +265,30 @@ class _Callbacks:
     def __init__(self, cls, server):
         self.server = server
         self.state = object.__getattribute__(server, '__dict__')
-        self.held = [self.bind(cls, name) for name in
-                     ('_do_read', '_start_accepting_if_started')]
+        self.held = self.bind(cls)
 
-    def bind(self, cls, name):
-        return vars(cls)[name].__get__(self.server, type(self.server))
+    def bind(self, cls):
+        return [vars(cls)[name].__get__(self.server, type(self.server))
+                for name in ('_do_read', '_start_accepting_if_started')]
 
     def move(self, new):
-        """Let those who hold a method of the former class hold that of *new*."""
-        for method in self.held:
-            replacement = self.bind(new, method.__name__)
+        """Let those who hold a method of the former class hold that of *new*.
+
+        A loop that runs in another thread reads its watchers at any moment, without the GIL: there
+        it is done by that loop, before it looks for events again.
+        """
+        self.replacements = list(zip(self.held, self.bind(new)))
+        loop = self.state.get('loop')
+        if _is_of_another_thread(loop):
+            try:
+                loop.run_callback_threadsafe(self.replace)
+            except Exception:  # it was destroyed, and calls nobody
+                pass
+        else:
+            self.replace()
+
+    def replace(self):
+        for method, replacement in self.replacements:
             for attribute in ('_watcher', '_timer'):
                 watcher = self.state.get(attribute)
                 if getattr(watcher, 'callback', None) == method:
@@ -205,18 +310,25 @@ class _Callbacks:
             semaphore.rawlink(replacement)
 
 
+def _is_of_another_thread(loop):
+    """Whether this may be the loop of another thread; it is one of gevent's, or a stand-in."""
+    hub = get_hub_if_exists()
+    return (hasattr(loop, 'run_callback_threadsafe')
+            and (hub is None or getattr(hub, 'loop', None) is not loop))
+
+
 # Names
 
 def _holders(objects):
     """Yield (namespace, name, object) for each name in a loaded module bound to one of them."""
     ids = set(map(id, objects))
-    for key, module in list(sys.modules.items()):
+    for key, module in sys.modules.copy().items():  # other threads import, finalizers too
         if not issubclass(type(module), types.ModuleType) or _is_ours(key):
             continue
         namespace = object.__getattribute__(module, '__dict__')  # loads no lazy module
         if ids.isdisjoint(map(id, list(namespace.values()))):  # as most are: at the speed of C
             continue
-        for name, value in list(namespace.items()):
+        for name, value in namespace.copy().items():
             if id(value) in ids:
                 yield namespace, name, value
 

@@ -6,6 +6,7 @@ subclass defined in a test module, run on the C class during the test.
 """
 import faulthandler
 import gc
+import importlib.util
 import os
 import signal
 import sys
@@ -51,10 +52,13 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     """Thousands of collected tests are no longer looked at, each time, by the collector and by
-    install(), which looks for servers: there are none yet."""
+    install(), which looks for servers: there are none yet, also not in what is frozen."""
     use_hypothesis()
     gc.collect()
     gc.freeze()
+    if importlib.util.find_spec('gevent_cbase') is not None:
+        from gevent_cbase import _install
+        _install._referrers = lambda classes: gc.get_referrers(*classes)
 
 
 @hypothesis.settings(database=None, max_examples=1)
