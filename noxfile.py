@@ -151,9 +151,8 @@ def paths(session):
         without(session, name, *(session.posargs or files))
 
 
-@nox.session(python=['3.12'])
-def sanitizers(session):
-    """The tests with AddressSanitizer and UndefinedBehaviorSanitizer."""
+def sanitized(session, *args):
+    """Run *args* with AddressSanitizer and UndefinedBehaviorSanitizer."""
     project = nox.project.load_toml('pyproject.toml')['project']
     session.install(*project['dependencies'], *project['optional-dependencies']['test'])
     # greenlet moves stacks about, which AddressSanitizer could not follow
@@ -162,6 +161,19 @@ def sanitizers(session):
         'LDFLAGS': SANITIZERS, 'CC': 'gcc'})
     libraries = [subprocess.check_output(['gcc', '-print-file-name=' + name], text=True).strip()
                  for name in ('libasan.so', 'libstdc++.so')]
-    session.run('pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']), env={
+    session.run(*args, env={
         'LD_PRELOAD': ' '.join(libraries), 'PYTHONMALLOC': 'malloc',
         'ASAN_OPTIONS': 'detect_leaks=0', 'GEVENT_CBASE_TESTS': 'sanitizers'})
+
+
+@nox.session(python=['3.12'])
+def sanitizers(session):
+    """The tests with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    sanitized(session, 'pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']))
+
+
+@nox.session(python=['3.11', '3.13'])
+def fuzz(session):
+    """Hostile programs, an hour each, with the sanitizers; not run by default."""
+    sanitized(session, 'python', 'tests/hostile_fuzz.py',
+              *(session.posargs or ['--seconds', '3600']))
