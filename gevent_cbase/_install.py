@@ -277,6 +277,8 @@ class _Callbacks:
         A loop that runs in another thread reads its watchers at any moment, without the GIL: there
         it is done by that loop, before it looks for events again.
         """
+        if all(self.state.get(name) is None for name in ('_watcher', '_timer', 'pool')):
+            return  # nobody holds one
         self.replacements = list(zip(self.held, self.bind(new)))
         loop = self.state.get('loop')
         if _is_of_another_thread(loop):
@@ -293,10 +295,12 @@ class _Callbacks:
                 watcher = self.state.get(attribute)
                 if getattr(watcher, 'callback', None) == method:
                     watcher.callback = replacement
-            self.relink(method, replacement)
+        self.relink(*self.replacements[-1])
 
     def relink(self, method, replacement):
-        """The semaphore of a pool calls what is linked to it once, when a slot is free."""
+        """The semaphore of a pool calls what is linked to it once, when a slot is free. That is
+        _start_accepting_if_started(), which may also be called once too often.
+        """
         try:
             semaphore = self.state['pool']._semaphore
             before = remaining = semaphore.linkcount()

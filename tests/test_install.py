@@ -1081,3 +1081,41 @@ def test_servers_in_other_threads():
         thread.join(60)
         assert not thread.is_alive()
     assert all(server.closed for server in servers)
+
+
+@in_child
+def test_links_of_a_pool_that_come_and_go():
+    """While they are exchanged, others unlink theirs: the accept loop is never linked."""
+    import gevent_cbase
+    from gevent.server import StreamServer
+
+    class Semaphore:
+        count, linked = 9, []
+
+        def linkcount(self):
+            self.count = max(self.count - 1, 0)
+            return self.count
+
+        def rawlink(self, callback):
+            self.linked.append(callback.__name__)
+
+        def unlink(self, callback):
+            pass
+
+    class Pool:
+        _semaphore = Semaphore()
+
+        def spawn(self, function, *args):
+            function(*args)
+
+        def full(self):
+            return False
+    server = StreamServer(('127.0.0.1', 0), print, spawn=Pool())
+    server.start()
+    gevent_cbase.install()
+    assert set(Semaphore.linked) == {'_start_accepting_if_started'}
+    assert loop_is_ours(server)
+    Semaphore.count = 9
+    gevent_cbase.uninstall()
+    assert set(Semaphore.linked) == {'_start_accepting_if_started'}
+    server.close()
