@@ -378,7 +378,8 @@ def make_handler(server, worker, may_block):
             worker.act('handler', may_block)
         if isinstance(sock, gevent.socket.socket):
             token.check_socket(sock, owner())
-            choices = BEHAVIOURS + BLOCKING if may_block else BEHAVIOURS
+            # a switch in the middle of a collection would be the last one
+            choices = BEHAVIOURS + BLOCKING if may_block and not worker.depth else BEHAVIOURS
             worker.random.choice(choices)(worker, sock)
     return handle
 
@@ -706,7 +707,7 @@ ACTIONS = {
     'stop': [Action(2, stop, 'idle', blocks=True)],
     'restart': [Action(4, restart, 'idle')],
     'accepting': [Action(4, stop_accepting, 'idle'), Action(6, start_accepting, 'idle')],
-    'wake': [Action(20, wake, 'own')],
+    'wake': [Action(20, wake, 'idle')],
     'become': [Action(4, change_class, 'own')],
     'hooks': [Action(4, change_hooks, 'own')],
     'renew': [Action(4, renew, 'idle')],
