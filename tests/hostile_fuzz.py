@@ -30,7 +30,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import socket as native
 import struct
@@ -1011,6 +1010,14 @@ def freeze():
     gc.freeze()
 
 
+def peak_memory():
+    """The most bytes that were in use. Not ru_maxrss, which begins with what the process had in
+    use that has started this one."""
+    with open('/proc/self/status') as file:
+        (peak,) = re.findall(r'^VmHWM:\s*(\d+) kB$', file.read(), re.M)
+    return int(peak) << 10
+
+
 class Fuzz:
     """A run."""
 
@@ -1067,7 +1074,7 @@ class Fuzz:
             if self.crowded or time.monotonic() > frozen + 1:
                 freeze()
                 frozen = time.monotonic()
-            if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY:
+            if peak_memory() > MEMORY:
                 VERDICT.wrong('too much memory')
             if descriptors() > DESCRIPTORS:
                 VERDICT.wrong('too many descriptors')
@@ -1231,7 +1238,7 @@ def main():
     check(FUZZ, bases)
     print(json.dumps({
         'wrong': VERDICT.found, 'threads': FUZZ.threads, 'served': FUZZ.served,
-        'megabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        'megabytes': peak_memory() >> 20,
         'descriptors': descriptors(), 'contexts': FUZZ.contexts, 'actions': FUZZ.taken}),
         flush=True)
     # threads that do not end are no reason to wait, and nothing else is left to be looked at
