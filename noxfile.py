@@ -40,7 +40,7 @@ def lint(session):
     """Format of the C code, and the Python code."""
     session.install('clang-format==14.0.6', 'ruff==0.14.0')
     session.run('clang-format', '--dry-run', '-Werror',
-                *sorted(glob.glob('src/*.[ch]') + glob.glob('load/*.[ch]')))
+                *sorted(glob.glob('src/**/*.[ch]', recursive=True) + glob.glob('load/*.[ch]')))
     session.run('ruff', 'check', '.')
 
 

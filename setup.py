@@ -35,8 +35,9 @@ class BuildExt(build_ext):
 
 def extension(name, folder):
     return Extension('gevent_cbase.' + name,
-                     sources=sorted(glob.glob(folder + '/*.c')),
-                     depends=sorted(glob.glob(folder + '/*.h')),
+                     sources=sorted(glob.glob(folder + '/**/*.c', recursive=True)),
+                     depends=sorted(glob.glob(folder + '/**/*.h', recursive=True)),
+                     include_dirs=[folder],
                      extra_compile_args=FLAGS)
 
 

@@ -13,8 +13,8 @@
 
 #include <errno.h>
 
-#include "classes.h"
-#include "compat.h"
+#include "python/class_stamps.h"
+#include "python/compat.h"
 #include "names.h"
 
 #define CBASE_HOOK_NAMES 9
@@ -41,7 +41,7 @@ typedef struct {
 
 typedef struct cbase_hook_slot cbase_hook_slot;
 
-/* lookups.c: what was found under one name. Nothing here is owned: the class or the dict owns it
+/* memo.c: what was found under one name. Nothing here is owned: the class or the dict owns it
  * as long as it has not changed. */
 typedef struct {
     cbase_class_stamp class; // of this class
@@ -89,7 +89,7 @@ typedef struct {
  * comparison may make others, while somebody is at work with these. Whoever calls into Python
  * reads the pointer to them once, or reads all of them anew. */
 
-/* stream.c */
+/* socket_accept.c */
 typedef struct {
     PyTypeObject *socket, *raw, *closed_socket, *stdlib, *hub_class; // classes
     PyTypeObject *base_class;                                        // _socket.socket
@@ -114,7 +114,7 @@ typedef struct {
     cbase_in_class closing_fd;       // of loops
 } cbase_stream;
 
-/* pool_steps.c: gevent.pool.Pool */
+/* pool_spawn.c: gevent.pool.Pool */
 typedef struct {
     PyTypeObject *class;
     PyObject *full_function, *spawn_function, *discard_function;
@@ -127,7 +127,7 @@ typedef struct {
     const cbase_pool_parts *parts;
 } cbase_pool_steps;
 
-/* bound.c */
+/* batch.c */
 enum {
     CBASE_DO_CLOSE,
     CBASE_DISCARD,
@@ -186,7 +186,7 @@ typedef struct {
     cbase_in_class loop;                // attribute of hubs
 } cbase_hub;
 
-/* stats.c: what is counted about one server. */
+/* counters.c: what is counted about one server. */
 #define CBASE_ERRNOS  256 /* errno values that are told apart; Linux has 133 */
 #define CBASE_BUCKETS 256
 
@@ -337,7 +337,7 @@ cbase_call_no_args(PyObject *function)
 int cbase_no_keywords(const char *function, PyObject *kwnames);
 int cbase_no_args(const char *function, Py_ssize_t nargs, PyObject *kwnames);
 
-/* ---- attrs.c: attributes of a server; alone in touching the instance `__dict__` ---- */
+/* ---- instance_dict.c: attributes of a server; alone in touching the instance `__dict__` ---- */
 
 /* getattr(obj, name). Not PyObject_GetAttrString(): CPython's method cache keeps the string of
  * each such call, up to thousands. */
@@ -364,7 +364,7 @@ int cbase_run_on(PyObject *self, PyObject *attr, PyObject *name);
 /* Whether the instance dict itself holds `name`: 1, 0 or -1. Runs no Python code. */
 int cbase_dict_has(PyObject *self, PyObject *name);
 
-/* ---- dicts.c: has a dict changed? ---- */
+/* ---- dict_stamps.c: has a dict changed? ---- */
 
 /* Instance dicts of servers, of which only the names of hooks count; those of gevent, as
  * namespaces of its modules. */
@@ -376,7 +376,7 @@ int cbase_dict_can_watch(int kind);
 /* Whether from now on the stamp tells changes of this dict. `obj`: whose instance dict it is, or
  * NULL. May run Python code. */
 int cbase_dict_watch(int kind, PyObject *obj, PyObject *dict);
-/* Whether somebody else watches it: then what is noted of it may be wrong, see dicts.c. */
+/* Whether somebody else watches it: then what is noted of it may be wrong, see dict_stamps.c. */
 int cbase_dict_is_others(PyObject *dict);
 /* No other keys than exact str: looking one up then runs no Python code. */
 int cbase_dict_has_plain_keys(PyObject *dict);
@@ -399,7 +399,7 @@ cbase_dict_stamp(int kind, PyObject *dict)
 }
 #endif
 
-/* ---- lookups.c: look-ups on objects of gevent that need not be made again ---- */
+/* ---- memo.c: look-ups on objects of gevent that need not be made again ---- */
 
 /* getattr(obj, name), short for what the class computes in C. */
 PyObject *cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *name);
@@ -432,7 +432,7 @@ void cbase_hooks_drop(cbase_hooks *hooks);
 /* From now on everything is looked up anew. */
 void cbase_hooks_forget(cbase_state *st);
 
-/* ---- errors.c: raising, `except` and `finally` ---- */
+/* ---- except.c: raising, `except` and `finally` ---- */
 
 /* PyErr_Format, for messages that contain a repr() or str(): what that raises is raised instead,
  * which PyErr_Format does not do on 3.10. */
@@ -452,13 +452,13 @@ void cbase_except_enter(cbase_except *block);
 int cbase_except_leave(cbase_except *block);
 void cbase_except_reraise(cbase_except *block);
 
-/* ---- accept.c: the accept loop ---- */
+/* ---- accept_loop.c: the accept loop ---- */
 extern PyMethodDef cbase_accept_methods[];
 
 /* Lets go of what the connections of a batch share, so that nothing is kept alive by it. */
 void cbase_batch_end(cbase_state *st);
 
-/* ---- stats.c: counters of servers ---- */
+/* ---- counters.c: counters of servers ---- */
 extern PyMethodDef cbase_stats_functions[];
 
 int cbase_stats_init(PyObject *module, cbase_state *st);
@@ -471,7 +471,7 @@ void cbase_stats_pause(cbase_state *st, PyObject *self, int kind);
 void cbase_stats_end_pause(cbase_counters *counters);
 void cbase_stats_resume(cbase_state *st, PyObject *self);
 
-/* ---- pause.c: how accepting stops for a while ---- */
+/* ---- backoff.c: how accepting stops for a while ---- */
 
 /* Stop accepting, start again after self.delay, double the delay; a negative one: go on. */
 int cbase_pause(cbase_state *st, PyObject *self);
@@ -506,7 +506,7 @@ int cbase_pool_unlink(cbase_state *st, PyObject *self, PyObject *pool);
 /* Wait for its greenlets for `timeout` seconds, then kill the rest. */
 int cbase_pool_finish(cbase_state *st, PyObject *self, PyObject *timeout);
 
-/* ---- handle.c: from an accepted connection to its handler ---- */
+/* ---- handover.c: from an accepted connection to its handler ---- */
 extern PyMethodDef cbase_handle_methods[];
 extern PyMethodDef cbase_handle_functions[];
 
@@ -516,12 +516,12 @@ PyObject *cbase_call_star(PyObject *function, PyObject *args);
  * the server, valid now, or NULL. */
 int cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args);
 
-/* ---- address.c ---- */
+/* ---- parse_address.c ---- */
 extern PyMethodDef cbase_address_functions[];
 
 PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
 
-/* ---- pool_steps.c: full() and spawn() of gevent's Pool ---- */
+/* ---- pool_spawn.c: full() and spawn() of gevent's Pool ---- */
 
 extern PyMethodDef cbase_pool_functions[];
 
@@ -539,7 +539,7 @@ int cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, si
 int cbase_pool_known(cbase_state *st);
 int cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn);
 
-/* ---- bound.c: bound methods that the connections of a batch share ---- */
+/* ---- batch.c: bound methods that the connections of a batch share ---- */
 
 /* `function` bound to `self`, owned: the same object until another one is wanted or a batch ends.
  */
@@ -600,7 +600,7 @@ int cbase_prepare_again(cbase_state *st);
 const void *cbase_parts_keep(const void *former, const void *given, size_t size,
                              PyObject *const *objects, size_t count);
 
-/* ---- stream.c: accept and close of gevent's stream servers ---- */
+/* ---- socket_accept.c: accept and close of gevent's stream servers ---- */
 
 #if defined(__linux__) && !defined(CBASE_PORTABLE)
 #define CBASE_HAVE_STREAM 1
@@ -621,7 +621,7 @@ int cbase_stream_is_listener(const cbase_state *st, PyObject *listener);
 int cbase_stream_has_read(const cbase_state *st, PyObject *function);
 int cbase_stream_has_close(const cbase_state *st, PyObject *function);
 
-/* close.c: closing */
+/* socket_close.c: closing */
 extern PyMethodDef cbase_close_functions[];
 
 int cbase_close_init(PyObject *module);
@@ -629,12 +629,12 @@ int cbase_close_init(PyObject *module);
  * called, or -1. */
 int cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args);
 
-/* sockaddr.c: addresses of clients */
+/* socket_address.c: addresses of clients */
 int cbase_sockaddr_known(int family);
 /* The address as Python has it. `address` is filled with zeros behind its `length`. */
 PyObject *cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length);
 
-/* watchers.c: io watchers of accepted sockets */
+/* io_watchers.c: io watchers of accepted sockets */
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
 int cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
 /* Keeps the watchers of a socket that is being closed for the next one with that descriptor, if
@@ -701,7 +701,7 @@ cbase_stream_has_close(const cbase_state *st, PyObject *function)
 /* ---- run.c: for python -m gevent_cbase ---- */
 extern PyMethodDef cbase_run_functions[];
 
-/* ---- lifecycle.c: start, stop and what lies between; info.c: repr and properties ---- */
+/* ---- lifecycle.c: start, stop and what lies between; repr.c: repr and properties ---- */
 extern PyMethodDef cbase_lifecycle_methods[];
 extern PyMethodDef cbase_info_methods[];
 extern PyMethodDef cbase_info_properties[];
@@ -712,7 +712,7 @@ extern PyMethodDef cbase_info_properties[];
 extern PyMethodDef cbase_datastack_functions[];
 #endif
 
-/* ---- baseserver.c: the type ---- */
+/* ---- class.c: the type ---- */
 
 /* Creates BaseServer for `module` and stores it in its state. */
 int cbase_type_create(PyObject *module, cbase_state *st);

@@ -17,11 +17,11 @@ KEPT = re.compile(r'[\w\]]\s*=\s*(?:[^=;]*\?\s*)?(?:\([\w ]+\*\))?(?:%s)\(' % BO
 
 #: what is noted for later, and the files that know it: all others get references of their own
 NOTED = {r'\bcbase_hook_slot\b.*->|->in_class\b|\bhook_slots\[': {'hooks.c'},
-         r'\bmemo->': {'lookups.c'}}
+         r'\bmemo->': {'memo.c'}}
 
 
 def sources():
-    for path in sorted(glob.glob(os.path.join(SRC, '*.[ch]'))):
+    for path in sorted(glob.glob(os.path.join(SRC, '**', '*.[ch]'), recursive=True)):
         with open(path, encoding='utf-8') as file:
             yield os.path.basename(path), file.read()
 

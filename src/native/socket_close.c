@@ -3,8 +3,8 @@
  *
  * For the latter, install() has calls of that Python function run here, see
  * gevent_cbase/_closing.py. What is not exactly a socket as gevent has made it goes on to the
- * function's code. As in stream.c, the step is only taken where gevent's code is known to be what
- * would run.
+ * function's code. As in socket_accept.c, the step is only taken where gevent's code is known to
+ * be what would run.
  */
 #include "cbase.h"
 
@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "sockets.h"
+#include "native/socket.h"
 
 /* ---- the parts of a socket ---- */
 

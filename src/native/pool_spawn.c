@@ -1,5 +1,5 @@
 /* Native steps for pools: what full() and spawn() of a gevent.pool.Pool do, without a Python
- * frame. As in stream.c, only where gevent's own code is known to be what would run:
+ * frame. As in socket_accept.c, only where gevent's own code is known to be what would run:
  * gevent_cbase._pool compares it. Here, `pool` is always exactly a Pool.
  */
 #include "cbase.h"
@@ -209,7 +209,7 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
     return known != 0;
 }
 
-/* ---- for stats.c ---- */
+/* ---- for counters.c ---- */
 
 int
 cbase_pool_known(cbase_state *st)

@@ -5,12 +5,12 @@
  * test_type_versions_begin_again: PyTypeObject.tp_version_tag. CPython gives a class a new one
  * whenever it or one of its bases has changed. Called internal; 0 means "no valid tag" in 3.10 to
  * 3.15. On 3.10 sys._clear_type_cache() has them begin again at 1, so that a class may get a tag
- * that it had before. There a stamp is of an epoch, too, see classes.c.
+ * that it had before. There a stamp is of an epoch, too, see class_stamps.c.
  */
 #ifndef CBASE_CLASSES_H
 #define CBASE_CLASSES_H
 
-#include "compat.h"
+#include "python/compat.h"
 
 /* All zero: not valid. Compared only; owns nothing. */
 typedef struct {

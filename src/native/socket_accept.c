@@ -1,6 +1,6 @@
 /* Native steps for stream servers: what gevent.server.StreamServer's do_read does, and, in
- * close.c, its do_close for a socket of gevent, without a Python frame and without a system call
- * that is not needed.
+ * socket_close.c, its do_close for a socket of gevent, without a Python frame and without a system
+ * call that is not needed.
  *
  * Each step is taken only where the Python code it stands for is known to be what would run:
  * gevent_cbase._stream compares that code and hands its parts to stream_prepare(), again when one
@@ -20,7 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-#include "sockets.h"
+#include "native/socket.h"
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
@@ -214,7 +214,7 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
     return known != 0;
 }
 
-/* ---- for hooks.c and stats.c ---- */
+/* ---- for hooks.c and counters.c ---- */
 
 int
 cbase_stream_has_read(const cbase_state *st, PyObject *function)

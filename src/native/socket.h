@@ -1,4 +1,4 @@
-/* What accepting (stream.c) and closing (close.c) know about socket objects. */
+/* What accepting (socket_accept.c) and closing (socket_close.c) know about socket objects. */
 #ifndef CBASE_SOCKETS_H
 #define CBASE_SOCKETS_H
 
