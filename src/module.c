@@ -9,7 +9,7 @@ import_from(const char *module_name, const char *name)
     PyObject *value = NULL;
 
     if (module != NULL) {
-        value = cbase_attr(module, name);
+        value = cbase_object_attr(module, name);
         Py_DECREF(module);
     }
     return value;
@@ -70,11 +70,11 @@ import_gevent(cbase_state *st)
 }
 
 static PyMethodDef *const functions[] = {
-    cbase_address_functions,   cbase_handle_functions,   cbase_hooks_functions,
-    cbase_pool_functions,      cbase_run_functions,      cbase_greenlets_functions,
-    cbase_stats_functions,     cbase_premises_functions,
-#ifdef CBASE_HAVE_STREAM
-    cbase_stream_functions,    cbase_close_functions,
+    cbase_parse_address_functions, cbase_handover_functions,     cbase_hooks_functions,
+    cbase_pool_spawn_functions,    cbase_run_functions,          cbase_greenlet_functions,
+    cbase_counters_functions,      cbase_premises_functions,
+#ifdef CBASE_HAVE_SOCKETS
+    cbase_socket_accept_functions, cbase_socket_close_functions,
 #endif
 #ifdef CBASE_HAVE_DATASTACK
     cbase_datastack_functions,
@@ -85,10 +85,10 @@ static PyMethodDef *const functions[] = {
 static void
 name_preparations(cbase_state *st)
 {
-    st->stream.preparation.needed = "gevent.server";
-    st->stream.preparation.module = "gevent_cbase._stream";
-    st->pool_steps.preparation.needed = "gevent.pool";
-    st->pool_steps.preparation.module = "gevent_cbase._pool";
+    st->sockets.preparation.needed = "gevent.server";
+    st->sockets.preparation.module = "gevent_cbase._stream";
+    st->pool_spawn.preparation.needed = "gevent.pool";
+    st->pool_spawn.preparation.module = "gevent_cbase._pool";
     st->greenlets.preparation.needed = "gevent.hub";
     st->greenlets.preparation.module = "gevent_cbase._greenlets";
 }
@@ -101,7 +101,7 @@ module_exec(PyObject *module)
     /* Greenlets with server methods on their stack may outlive the interpreter's clean-up of
      * modules: the module, and with it all that the state owns, is never freed. */
     Py_INCREF(module);
-    if (cbase_classes_init() < 0 || intern_names(st) < 0 || make_constants(st) < 0
+    if (cbase_class_stamp_init() < 0 || intern_names(st) < 0 || make_constants(st) < 0
         || import_gevent(st) < 0)
     {
         return -1;
@@ -113,12 +113,13 @@ module_exec(PyObject *module)
     }
     name_preparations(st);
     cbase_hub_init(st);
-    if (cbase_hooks_init(st) < 0 || cbase_close_init(module) < 0
-        || cbase_stats_init(module, st) < 0) {
+    if (cbase_hooks_init(st) < 0 || cbase_socket_close_init(module) < 0
+        || cbase_counters_init(module, st) < 0)
+    {
         return -1;
     }
-    st->handle_and_close = cbase_attr(module, "_handle_and_close_when_done");
-    return st->handle_and_close == NULL ? -1 : cbase_type_create(module, st);
+    st->handle_and_close = cbase_object_attr(module, "_handle_and_close_when_done");
+    return st->handle_and_close == NULL ? -1 : cbase_class_create(module, st);
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -4,7 +4,7 @@
 #include "cbase.h"
 
 PyObject *
-cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self)
+cbase_batch_method(cbase_state *st, int which, PyObject *function, PyObject *self)
 {
     PyObject *method = st->bound[which];
 
@@ -21,9 +21,9 @@ cbase_bound_get(cbase_state *st, int which, PyObject *function, PyObject *self)
 }
 
 void
-cbase_bound_drop(cbase_state *st)
+cbase_batch_drop_methods(cbase_state *st)
 {
-    for (int i = 0; i < CBASE_BOUND; i++) {
+    for (int i = 0; i < CBASE_BATCH_METHODS; i++) {
         Py_CLEAR(st->bound[i]);
     }
 }

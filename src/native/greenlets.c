@@ -34,14 +34,14 @@ static int
 is_tracked(cbase_state *st, const cbase_greenlet_parts *parts)
 {
     cbase_greenlets *g = &st->greenlets;
-    PyObject *settings = cbase_own_get(st, &g->settings, parts->config, st->s_settings);
+    PyObject *settings = cbase_memo_instance_get(st, &g->settings, parts->config, st->s_settings);
     PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
-        setting = cbase_in_dict_get(st, &g->tracked, settings, st->s_track_greenlet_tree);
+        setting = cbase_memo_dict_get(st, &g->tracked, settings, st->s_track_greenlet_tree);
     }
     if (setting == parts->setting) {
-        value = cbase_own_get(st, &g->value, setting, st->s_value);
+        value = cbase_memo_instance_get(st, &g->value, setting, st->s_value);
     }
     int tracked = value == Py_True;
     Py_XDECREF(value);
@@ -193,8 +193,8 @@ find_spawner(cbase_state *st, const cbase_greenlet_parts *parts, PyObject **spaw
     if (*spawner == NULL) {
         return -1;
     }
-    if (cbase_class_lacks(st, &g->spawners, Py_TYPE(*spawner), st->s_spawn_tree_locals)) {
-        *locals = cbase_own_get(st, &g->locals, *spawner, st->s_spawn_tree_locals);
+    if (cbase_memo_class_lacks(st, &g->spawners, Py_TYPE(*spawner), st->s_spawn_tree_locals)) {
+        *locals = cbase_memo_instance_get(st, &g->locals, *spawner, st->s_spawn_tree_locals);
     }
     return *locals != NULL ? 1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
 }
@@ -301,8 +301,8 @@ schedule(cbase_state *st, const cbase_greenlet_parts *g, PyObject *loop, PyObjec
         for (size_t i = 0; i < nargs; i++) {
             call[i + 2] = args[i];
         }
-        callback = cbase_call_method(st, &st->greenlets.run_callback, st->s_run_callback, call,
-                                     nargs + 2);
+        callback =
+            cbase_memo_call(st, &st->greenlets.run_callback, st->s_run_callback, call, nargs + 2);
         Py_DECREF(switch_to);
     }
     return callback;
@@ -351,7 +351,7 @@ cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
 
     if (loop == NULL) {
         PyErr_Clear(); // gevent meets it as well
-        return cbase_run(greenlet, st->s_start);
+        return cbase_object_run(greenlet, st->s_start);
     }
     PyObject *event = schedule(st, g, loop, greenlet, NULL, 0);
     Py_DECREF(loop);
@@ -493,7 +493,7 @@ find_fields(cbase_greenlet_parts *g, PyObject *made, PyObject *fresh)
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(fields); i++) {
         PyObject *value = NULL;
-        if (fields[i].name != NULL && (value = cbase_attr(made, fields[i].name)) == NULL) {
+        if (fields[i].name != NULL && (value = cbase_object_attr(made, fields[i].name)) == NULL) {
             return -1;
         }
         *fields[i].offset = find_field(made, fresh, value);
@@ -564,7 +564,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     given.hub_class = PyDescr_TYPE(loop);
     given.start_event = find_start_event(made);
     given.spawn_callbacks =
-        given.start_event < 0 ? NULL : cbase_exported(exports, "_spawn_callbacks");
+        given.start_event < 0 ? NULL : cbase_object_exported(exports, "_spawn_callbacks");
     PyErr_Clear(); // without these two, start() is called
     if (find_fields(&given, made, fresh) < 0) {
         return NULL;
@@ -581,8 +581,8 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  parent,
                                  loop,
                                  given.switch_method};
-    const cbase_greenlet_parts *parts =
-        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    const cbase_greenlet_parts *parts = cbase_premises_keep_parts(
+        steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->spawn, spawn) < 0
         || cbase_premises_set(&steps->raw, raw) < 0)
     {
@@ -593,9 +593,9 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
-cbase_greenlets_find(cbase_state *st)
+cbase_greenlet_find(cbase_state *st)
 {
-    return cbase_prepare_once(st, &st->greenlets.preparation);
+    return cbase_premises_compare_once(st, &st->greenlets.preparation);
 }
 
 /* Whether greenlets that `spawn` makes are made here; None: none are. */
@@ -615,7 +615,7 @@ greenlets_taken(PyObject *module, PyObject *spawn)
     return PyBool_FromLong(spawn == g->spawn_raw || is_greenlet_spawn(g, spawn));
 }
 
-PyMethodDef cbase_greenlets_functions[] = {
+PyMethodDef cbase_greenlet_functions[] = {
     {"_greenlets_prepare", (PyCFunction)(void (*)(void))greenlets_prepare,
      METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_greenlets_prepare($module, /, **parts)\n--\n\n"

@@ -23,7 +23,7 @@ read_hub(cbase_state *st)
         PyErr_Clear(); // get_hub() meets it as well
         return NULL;
     }
-    PyObject *hub = cbase_in_dict_get(st, &h->hub, dict, st->s_hub);
+    PyObject *hub = cbase_memo_dict_get(st, &h->hub, dict, st->s_hub);
     if (hub == Py_None) {
         Py_CLEAR(hub);
     }
@@ -50,7 +50,7 @@ is_in_dict(cbase_state *st)
     cbase_hub *h = &st->hub;
     PyTypeObject *class = Py_TYPE(h->local);
 
-    if (!cbase_class_is_same(&h->class, class)) {
+    if (!cbase_class_stamp_holds(&h->class, class)) {
         cbase_class_stamp stamp;
         (void)has_no_hub(st, class);
         if (!cbase_class_stamp_take(&stamp, class)) {
@@ -60,7 +60,7 @@ is_in_dict(cbase_state *st)
         h->class = stamp;
         h->in_dict = in_dict;
     }
-    return h->in_dict && cbase_class_is_same(&h->class, class);
+    return h->in_dict && cbase_class_stamp_holds(&h->class, class);
 }
 
 PyObject *
@@ -79,7 +79,7 @@ cbase_hub_get(cbase_state *st, PyObject *get_hub)
 PyObject *
 cbase_hub_loop(cbase_state *st, PyObject *hub)
 {
-    return cbase_get(st, &st->hub.loop, hub, st->s_loop);
+    return cbase_memo_attr(st, &st->hub.loop, hub, st->s_loop);
 }
 
 void
@@ -93,8 +93,8 @@ cbase_hub_drop(cbase_state *st)
 static PyObject *
 find_local(PyObject *module)
 {
-    PyObject *class = cbase_attr(module, "_Threadlocal");
-    PyObject **local = class == NULL ? NULL : cbase_exported(module, "_threadlocal");
+    PyObject *class = cbase_object_attr(module, "_Threadlocal");
+    PyObject **local = class == NULL ? NULL : cbase_object_exported(module, "_threadlocal");
 
     if (local != NULL && (PyObject *)Py_TYPE(*local) != class) {
         local = NULL;
@@ -109,8 +109,8 @@ cbase_hub_init(cbase_state *st)
     cbase_hub *h = &st->hub;
     PyObject *module = PyImport_ImportModule("gevent._hub_local");
 
-    if (module != NULL && (h->get_hub = cbase_attr(module, "get_hub")) != NULL
-        && (h->get_hub_noargs = cbase_attr(module, "get_hub_noargs")) != NULL)
+    if (module != NULL && (h->get_hub = cbase_object_attr(module, "get_hub")) != NULL
+        && (h->get_hub_noargs = cbase_object_attr(module, "get_hub_noargs")) != NULL)
     {
         h->local = Py_XNewRef(find_local(module));
     }

@@ -15,7 +15,7 @@
  */
 #include "cbase.h"
 
-#ifdef CBASE_HAVE_STREAM
+#ifdef CBASE_HAVE_SOCKETS
 
 #define DESCRIPTORS 1024
 #define MAX_BYTES   256 /* of a watcher: 144 in gevent 25.9 to 26.9 on x86-64 */
@@ -61,13 +61,13 @@ new_watcher(cbase_state *st, PyObject *loop, int fd, PyObject *events)
 static int
 is_known_loop(const cbase_state *st, PyObject *loop)
 {
-    return Py_IS_TYPE(loop, st->stream.parts->loop_class);
+    return Py_IS_TYPE(loop, st->sockets.parts->loop_class);
 }
 
 static int
 are_known(const cbase_state *st, PyObject *const *events)
 {
-    const PyTypeObject *io_class = st->stream.parts->io_class;
+    const PyTypeObject *io_class = st->sockets.parts->io_class;
 
     return Py_TYPE(events[0]) == io_class && Py_TYPE(events[1]) == io_class
            && size_of(events[0]) <= MAX_BYTES;
@@ -105,7 +105,7 @@ drop(place *p)
 }
 
 int
-cbase_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
+cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events)
 {
     int known = is_known_loop(st, loop);
 
@@ -160,7 +160,7 @@ fd_of(cbase_state *st, PyObject *watcher)
 }
 
 int
-cbase_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
+cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
 {
     if (!wanted || !are_known(st, events)) {
         return 0;
@@ -180,7 +180,7 @@ cbase_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
 }
 
 void
-cbase_watchers_drop(void)
+cbase_io_watchers_drop(void)
 {
     wanted = 0;
     for (int fd = 0; kept > 0 && fd < DESCRIPTORS; fd++) {

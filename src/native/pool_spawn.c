@@ -6,21 +6,21 @@
 
 /* Whether `method` is full(), or spawn(), of a Pool. */
 static int
-is_bound(const cbase_pool_parts *parts, PyObject *method, PyObject *function)
+is_bound(const cbase_pool_spawn_parts *parts, PyObject *method, PyObject *function)
 {
     return PyMethod_GET_FUNCTION(method) == function
            && Py_IS_TYPE(PyMethod_GET_SELF(method), parts->class);
 }
 
 static int
-is_full_of_pool(const cbase_pool_parts *parts, PyObject *method)
+is_full_of_pool(const cbase_pool_spawn_parts *parts, PyObject *method)
 {
     return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
            && is_bound(parts, method, parts->full_function);
 }
 
 static int
-is_spawn_of_pool(const cbase_pool_parts *parts, PyObject *method)
+is_spawn_of_pool(const cbase_pool_spawn_parts *parts, PyObject *method)
 {
     return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
            && is_bound(parts, method, parts->spawn_function);
@@ -29,7 +29,7 @@ is_spawn_of_pool(const cbase_pool_parts *parts, PyObject *method)
 static int
 hold(cbase_state *st, cbase_premises *premises)
 {
-    return cbase_premises_hold(st, premises, &st->pool_steps.preparation);
+    return cbase_premises_hold(st, premises, &st->pool_spawn.preparation);
 }
 
 /* Whether none of the methods is hidden by an attribute of the pool: 1, 0 or -1. */
@@ -37,7 +37,7 @@ static int
 has_own(PyObject *pool, PyObject *const *names, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        int hidden = cbase_dict_has(pool, names[i]);
+        int hidden = cbase_object_dict_has(pool, names[i]);
         if (hidden != 0) {
             return hidden < 0 ? -1 : 0;
         }
@@ -73,14 +73,14 @@ is_full(cbase_state *st, PyObject *pool)
 }
 
 int
-cbase_pool_full(cbase_state *st, PyObject *full)
+cbase_pool_spawn_full(cbase_state *st, PyObject *full)
 {
-    if (!is_full_of_pool(st->pool_steps.parts, full)) {
+    if (!is_full_of_pool(st->pool_spawn.parts, full)) {
         return CBASE_UNKNOWN;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(full));
     PyObject *const used[] = {st->s_free_count};
-    int result = hold(st, &st->pool_steps.full);
+    int result = hold(st, &st->pool_spawn.full);
 
     if (result > 0) {
         result = has_own(pool, used, Py_ARRAY_LENGTH(used));
@@ -104,7 +104,7 @@ acquire(cbase_state *st, PyObject *semaphore)
 
     Py_XDECREF(result);
     if (acquired == 0) {
-        PyErr_SetNone(st->pool_steps.parts->PoolFull);
+        PyErr_SetNone(st->pool_spawn.parts->PoolFull);
     }
     return acquired > 0 ? 0 : -1;
 }
@@ -113,13 +113,14 @@ acquire(cbase_state *st, PyObject *semaphore)
 static PyObject *
 get_discard(cbase_state *st, PyObject *pool)
 {
-    int hidden = cbase_dict_has(pool, st->s__discard);
-    int known = hidden == 0 ? hold(st, &st->pool_steps.spawn) : 0;
+    int hidden = cbase_object_dict_has(pool, st->s__discard);
+    int known = hidden == 0 ? hold(st, &st->pool_spawn.spawn) : 0;
 
     if (hidden < 0 || known < 0) {
         return NULL;
     }
-    return known ? cbase_bound_get(st, CBASE_DISCARD, st->pool_steps.parts->discard_function, pool)
+    return known ? cbase_batch_method(st, CBASE_BATCH_DISCARD,
+                                      st->pool_spawn.parts->discard_function, pool)
                  : PyObject_GetAttr(pool, st->s__discard);
 }
 
@@ -152,13 +153,14 @@ add_to_group(cbase_state *st, PyObject *pool, PyObject *greenlet)
         return -1;
     }
     PyObject *greenlets = PyObject_GetAttr(pool, st->s_greenlets);
-    PyObject *added = greenlets == NULL ? NULL : cbase_call_one(greenlets, st->s_add, greenlet);
+    PyObject *added =
+        greenlets == NULL ? NULL : cbase_object_call_one(greenlets, st->s_add, greenlet);
     Py_XDECREF(greenlets);
     if (added == NULL) {
         return -1;
     }
     Py_DECREF(added);
-    return cbase_run_on(pool, st->s__empty_event, st->s_clear);
+    return cbase_object_run_on(pool, st->s__empty_event, st->s_clear);
 }
 
 /* self.add(greenlet) */
@@ -172,7 +174,7 @@ add(cbase_state *st, PyObject *pool, PyObject *greenlet)
     if (result == 0 && add_to_group(st, pool, greenlet) < 0) {
         cbase_except block;
         cbase_except_enter(&block);
-        (void)cbase_run_on(pool, st->s__semaphore, st->s_release);
+        (void)cbase_object_run_on(pool, st->s__semaphore, st->s_release);
         cbase_except_reraise(&block);
         result = -1;
     }
@@ -184,12 +186,12 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
                  PyObject **greenlet)
 {
     *greenlet = NULL;
-    if (!is_spawn_of_pool(st->pool_steps.parts, spawn)) {
+    if (!is_spawn_of_pool(st->pool_spawn.parts, spawn)) {
         return 0;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(spawn));
     PyObject *const used[] = {st->s_start, st->s_add};
-    int known = hold(st, &st->pool_steps.spawn);
+    int known = hold(st, &st->pool_spawn.spawn);
 
     if (known > 0) {
         known = has_own(pool, used, Py_ARRAY_LENGTH(used));
@@ -212,17 +214,17 @@ cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t
 /* ---- for counters.c ---- */
 
 int
-cbase_pool_known(cbase_state *st)
+cbase_pool_spawn_known(cbase_state *st)
 {
-    int known = hold(st, &st->pool_steps.full);
+    int known = hold(st, &st->pool_spawn.full);
 
-    return known > 0 ? hold(st, &st->pool_steps.spawn) : known;
+    return known > 0 ? hold(st, &st->pool_spawn.spawn) : known;
 }
 
 int
-cbase_pool_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
+cbase_pool_spawn_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
 {
-    const cbase_pool_parts *parts = st->pool_steps.parts;
+    const cbase_pool_spawn_parts *parts = st->pool_spawn.parts;
     PyObject *const used[] = {st->s_free_count, st->s_start, st->s_add};
 
     if (!is_full_of_pool(parts, full) || !is_spawn_of_pool(parts, spawn)) {
@@ -240,8 +242,8 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *names[] = {
         "full",     "spawn", "cls", "full_function", "spawn_function", "discard_function",
         "PoolFull", NULL};
-    cbase_pool_steps *steps = &cbase_module_state(module)->pool_steps;
-    cbase_pool_parts given = {0};
+    cbase_pool_spawns *steps = &cbase_module_state(module)->pool_spawn;
+    cbase_pool_spawn_parts given = {0};
     PyObject *full, *spawn;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO!OOOO:_pool_prepare", names, &full, &spawn,
@@ -253,8 +255,8 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     PyObject *const objects[] = {(PyObject *)given.class, given.full_function,
                                  given.spawn_function, given.discard_function, given.PoolFull};
-    const cbase_pool_parts *parts =
-        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    const cbase_pool_spawn_parts *parts = cbase_premises_keep_parts(
+        steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->full, full) < 0
         || cbase_premises_set(&steps->spawn, spawn) < 0)
     {
@@ -265,9 +267,9 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
-cbase_pool_find(cbase_state *st)
+cbase_pool_spawn_find(cbase_state *st)
 {
-    return cbase_prepare_once(st, &st->pool_steps.preparation);
+    return cbase_premises_compare_once(st, &st->pool_spawn.preparation);
 }
 
 static PyObject *
@@ -276,10 +278,10 @@ pool_compare(PyObject *module, PyObject *unused)
     cbase_state *st = cbase_module_state(module);
 
     (void)unused;
-    return cbase_prepare(st, &st->pool_steps.preparation) < 0 ? NULL : Py_NewRef(Py_None);
+    return cbase_premises_compare(st, &st->pool_spawn.preparation) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyMethodDef cbase_pool_functions[] = {
+PyMethodDef cbase_pool_spawn_functions[] = {
     {"_pool_compare", pool_compare, METH_NOARGS,
      PyDoc_STR("_pool_compare($module, /)\n--\n\n"
                "Have prepare() of gevent_cbase._pool called; later, if it fails.")},

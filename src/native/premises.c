@@ -56,8 +56,9 @@ take_globals(cbase_premises *p, PyObject *globals)
             return -1;
         }
         PyObject *namespace = p->global[i].namespace;
-        p->global[i].watched = cbase_dict_watch(CBASE_NAMESPACE, NULL, namespace);
-        p->global[i].stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace) - 1; // not looked at yet
+        p->global[i].watched = cbase_dict_stamp_watch(CBASE_NAMESPACE_DICT, NULL, namespace);
+        p->global[i].stamp =
+            cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, namespace) - 1; // not looked at yet
     }
     return 0;
 }
@@ -160,7 +161,7 @@ call_prepare(const char *module)
 
     compat_get_handled(handled);
     PyObject *imported = PyImport_ImportModule(module);
-    PyObject *function = imported == NULL ? NULL : cbase_attr(imported, "prepare");
+    PyObject *function = imported == NULL ? NULL : cbase_object_attr(imported, "prepare");
     PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
 
     Py_XDECREF(function);
@@ -173,7 +174,7 @@ call_prepare(const char *module)
 #define LONGEST_PAUSE 4095 /* attempts */
 
 int
-cbase_prepare(cbase_state *st, cbase_preparation *preparation)
+cbase_premises_compare(cbase_state *st, cbase_premises_comparison *preparation)
 {
     preparation->wanted = 1;
     if (preparation->running) {
@@ -205,7 +206,7 @@ cbase_prepare(cbase_state *st, cbase_preparation *preparation)
 }
 
 int
-cbase_prepare_once(cbase_state *st, cbase_preparation *preparation)
+cbase_premises_compare_once(cbase_state *st, cbase_premises_comparison *preparation)
 {
     if (preparation->compared) {
         return 0;
@@ -221,19 +222,19 @@ cbase_prepare_once(cbase_state *st, cbase_preparation *preparation)
             return 0;
         }
     }
-    return cbase_prepare(st, preparation) < 0 ? -1 : 0;
+    return cbase_premises_compare(st, preparation) < 0 ? -1 : 0;
 }
 
 int
-cbase_prepare_again(cbase_state *st)
+cbase_premises_compare_again(cbase_state *st)
 {
-    cbase_preparation *const all[] = {&st->stream.preparation, &st->pool_steps.preparation,
-                                      &st->greenlets.preparation};
+    cbase_premises_comparison *const all[] = {
+        &st->sockets.preparation, &st->pool_spawn.preparation, &st->greenlets.preparation};
 
     st->unprepared = 0;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++) {
         if (all[i]->wanted && !all[i]->compared) {
-            if (cbase_prepare(st, all[i]) < 0) {
+            if (cbase_premises_compare(st, all[i]) < 0) {
                 return -1;
             }
             st->unprepared |= !all[i]->compared;
@@ -264,7 +265,7 @@ same_globals(cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->globals; i++) {
         PyObject *namespace = p->global[i].namespace, *name = p->global[i].name;
-        uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, namespace);
+        uint64_t stamp = cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, namespace);
         if (p->global[i].watched && p->global[i].stamp == stamp) {
             continue;
         }
@@ -274,7 +275,7 @@ same_globals(cbase_premises *p)
             return 0;
         }
         if (namespace == p->global[i].namespace && name == p->global[i].name
-            && !cbase_dict_is_others(namespace))
+            && !cbase_dict_stamp_is_shared(namespace))
         {
             p->global[i].stamp = stamp;
         }
@@ -288,7 +289,7 @@ static int
 take_stamp(cbase_class_stamp *stamp, PyTypeObject *cls)
 {
     if (compat_type_version(cls) == 0) {
-        PyObject *found = cbase_attr((PyObject *)cls, "__init__");
+        PyObject *found = cbase_object_attr((PyObject *)cls, "__init__");
         Py_XDECREF(found);
         if (found == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
             return -1;
@@ -303,7 +304,7 @@ static int
 same_classes(const cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->classes; i++) {
-        if (!cbase_class_is_same(&p->compared[i], p->class[i])) {
+        if (!cbase_class_stamp_holds(&p->compared[i], p->class[i])) {
             return 0;
         }
     }
@@ -312,7 +313,7 @@ same_classes(const cbase_premises *p)
 
 /* A class has changed: compare all of it again, once. */
 static int
-look_again(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
+look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *preparation)
 {
     cbase_class_stamp now[CBASE_CLASSES];
 
@@ -329,7 +330,7 @@ look_again(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
         preparation->wait = 0; // another change: it may not fail again
         memcpy(p->failed_at, now, sizeof(now));
     }
-    int prepared = cbase_prepare(st, preparation);
+    int prepared = cbase_premises_compare(st, preparation);
     if (prepared > 0 && !same_classes(p)) {
         memcpy(p->looked_at, now, sizeof(now));
         return 0;
@@ -338,7 +339,7 @@ look_again(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
 }
 
 int
-cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_preparation *preparation)
+cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_comparison *preparation)
 {
     if (p->classes == 0) {
         return 0;
@@ -384,8 +385,8 @@ PyMethodDef cbase_premises_functions[] = {
 /* ---- parts of gevent ---- */
 
 const void *
-cbase_parts_keep(const void *former, const void *given, size_t size, PyObject *const *objects,
-                 size_t count)
+cbase_premises_keep_parts(const void *former, const void *given, size_t size,
+                          PyObject *const *objects, size_t count)
 {
     if (former != NULL && memcmp(former, given, size) == 0) {
         return former;

@@ -13,7 +13,7 @@
  */
 #include "cbase.h"
 
-#ifdef CBASE_HAVE_STREAM
+#ifdef CBASE_HAVE_SOCKETS
 
 #include <errno.h>
 #include <string.h>
@@ -24,7 +24,7 @@
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
-is_listener(const cbase_stream_parts *s, PyObject *listener)
+is_listener(const cbase_socket_parts *s, PyObject *listener)
 {
     PyTypeObject *type = Py_TYPE(listener);
 
@@ -32,14 +32,14 @@ is_listener(const cbase_stream_parts *s, PyObject *listener)
         return 0;
     }
     const raw_socket *raw = (const raw_socket *)listener;
-    return raw->timeout == 0 && cbase_sockaddr_known(raw->family);
+    return raw->timeout == 0 && cbase_socket_address_known(raw->family);
 }
 
 /* ---- accept ---- */
 
 /* Raises what accept() raises. In Python, so that there is a traceback to report. */
 static void
-raise_errno(const cbase_stream_parts *s, int error)
+raise_errno(const cbase_socket_parts *s, int error)
 {
     PyObject *number = PyLong_FromLong(error);
     PyObject *result = number == NULL ? NULL : PyObject_CallOneArg(s->failed, number);
@@ -90,10 +90,10 @@ accept_client(cbase_state *st, const raw_socket *listener, struct sockaddr_stora
         case EINPROGRESS:
             return NOBODY; // BlockingIOError
         case ENOSYS:
-            st->stream.no_accept4 = 1; // CPython knows what to do instead
+            st->sockets.no_accept4 = 1; // CPython knows what to do instead
             return NOT_OURS;
         default:
-            raise_errno(st->stream.parts, error);
+            raise_errno(st->sockets.parts, error);
             return FAILED;
         }
     }
@@ -127,13 +127,13 @@ new_raw_socket(cbase_state *st, PyTypeObject *type, const raw_socket *listener, 
 
 /* gevent.socket.socket(family, type, proto, fileno=fd) for `raw`, which is stolen. */
 static PyObject *
-new_socket(cbase_state *st, const cbase_stream_parts *s, PyObject *raw)
+new_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *raw)
 {
     PyObject *hub = NULL, *loop = NULL, *timeout = NULL, *events[2] = {NULL, NULL}, *sock = NULL;
 
     hub = cbase_hub_get(st, s->get_hub);
     if (hub == NULL || (loop = cbase_hub_loop(st, hub)) == NULL
-        || cbase_watchers_make(st, loop, ((raw_socket *)raw)->fd, events) < 0
+        || cbase_io_watchers_make(st, loop, ((raw_socket *)raw)->fd, events) < 0
         || (timeout = cbase_call_no_args(s->getdefaulttimeout)) == NULL)
     {
         goto done;
@@ -164,9 +164,9 @@ static PyObject *
 new_connection(cbase_state *st, const raw_socket *listener, int fd,
                const struct sockaddr_storage *address, socklen_t length)
 {
-    const cbase_stream_parts *s = st->stream.parts;
+    const cbase_socket_parts *s = st->sockets.parts;
     PyObject *pair = NULL, *sock = NULL;
-    PyObject *peer = cbase_sockaddr(address, length);
+    PyObject *peer = cbase_socket_address(address, length);
     PyObject *raw = peer == NULL ? NULL : new_raw_socket(st, s->raw, listener, fd);
 
     if (raw == NULL) {
@@ -184,9 +184,9 @@ new_connection(cbase_state *st, const raw_socket *listener, int fd,
 }
 
 int
-cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
+cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
 {
-    cbase_stream *s = &st->stream;
+    cbase_sockets *s = &st->sockets;
     struct sockaddr_storage address;
     socklen_t length;
 
@@ -217,31 +217,32 @@ cbase_stream_read(cbase_state *st, PyObject *listener, PyObject **result)
 /* ---- for hooks.c and counters.c ---- */
 
 int
-cbase_stream_has_read(const cbase_state *st, PyObject *function)
+cbase_socket_accept_is_do_read(const cbase_state *st, PyObject *function)
 {
-    return function != NULL && st->stream.parts != NULL && function == st->stream.parts->do_read;
+    return function != NULL && st->sockets.parts != NULL && function == st->sockets.parts->do_read;
 }
 
 int
-cbase_stream_has_close(const cbase_state *st, PyObject *function)
+cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function)
 {
-    return function != NULL && st->stream.parts != NULL && function == st->stream.parts->do_close;
+    return function != NULL && st->sockets.parts != NULL
+           && function == st->sockets.parts->do_close;
 }
 
 int
-cbase_stream_known(cbase_state *st)
+cbase_socket_accept_known(cbase_state *st)
 {
-    cbase_stream *s = &st->stream;
+    cbase_sockets *s = &st->sockets;
     int known = cbase_premises_hold(st, &s->accept, &s->preparation);
 
     return known > 0 ? cbase_premises_hold(st, &s->close, &s->preparation) : known;
 }
 
 int
-cbase_stream_is_listener(const cbase_state *st, PyObject *listener)
+cbase_socket_accept_is_listener(const cbase_state *st, PyObject *listener)
 {
-    return st->stream.parts != NULL && !st->stream.no_accept4
-           && is_listener(st->stream.parts, listener);
+    return st->sockets.parts != NULL && !st->sockets.no_accept4
+           && is_listener(st->sockets.parts, listener);
 }
 
 /* ---- preparation ---- */
@@ -272,7 +273,7 @@ has_known_layout(PyObject *module, PyObject *args)
 static Py_ssize_t
 slot_offset(PyTypeObject *type, const char *name)
 {
-    PyObject *descr = cbase_attr((PyObject *)type, name);
+    PyObject *descr = cbase_object_attr((PyObject *)type, name);
     Py_ssize_t offset = -1;
 
     if (descr == NULL) {
@@ -289,7 +290,7 @@ slot_offset(PyTypeObject *type, const char *name)
 }
 
 static int
-find_slots(cbase_stream_parts *s)
+find_slots(cbase_socket_parts *s)
 {
     static const char *const closed_names[] = {"family", "type", "proto", "orig_fileno",
                                                "description"};
@@ -324,8 +325,8 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *names[] = {"accept",      "close",    "classes", "loop_class",        "io_class",
                             "do_read",     "do_close", "get_hub", "getdefaulttimeout", "cancelled",
                             "close_later", "failed",   NULL};
-    cbase_stream *steps = &cbase_module_state(module)->stream;
-    cbase_stream_parts given = {0};
+    cbase_sockets *steps = &cbase_module_state(module)->sockets;
+    cbase_socket_parts given = {0};
     PyObject *accept, *close;
 
     if (!PyArg_ParseTupleAndKeywords(
@@ -340,7 +341,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     given.base_class = given.raw->tp_base;
-    given.close_descriptor = cbase_attr(module, "_close_descriptor");
+    given.close_descriptor = cbase_object_attr(module, "_close_descriptor");
     if (given.close_descriptor == NULL) {
         return NULL;
     }
@@ -361,8 +362,8 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  given.close_later,
                                  given.failed,
                                  given.close_descriptor};
-    const cbase_stream_parts *parts =
-        cbase_parts_keep(steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    const cbase_socket_parts *parts = cbase_premises_keep_parts(
+        steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->accept, accept) < 0
         || cbase_premises_set(&steps->close, close) < 0)
     {
@@ -373,9 +374,9 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
-cbase_stream_find(cbase_state *st)
+cbase_socket_accept_find(cbase_state *st)
 {
-    return cbase_prepare_once(st, &st->stream.preparation);
+    return cbase_premises_compare_once(st, &st->sockets.preparation);
 }
 
 static PyObject *
@@ -384,25 +385,25 @@ stream_compare(PyObject *module, PyObject *unused)
     cbase_state *st = cbase_module_state(module);
 
     (void)unused;
-    return cbase_prepare(st, &st->stream.preparation) < 0 ? NULL : Py_NewRef(Py_None);
+    return cbase_premises_compare(st, &st->sockets.preparation) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 has_no_accept4(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    return PyBool_FromLong(cbase_module_state(module)->stream.no_accept4);
+    return PyBool_FromLong(cbase_module_state(module)->sockets.no_accept4);
 }
 
 static PyObject *
 drop_watchers(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    cbase_watchers_drop();
+    cbase_io_watchers_drop();
     return Py_NewRef(Py_None);
 }
 
-PyMethodDef cbase_stream_functions[] = {
+PyMethodDef cbase_socket_accept_functions[] = {
     {"_drop_watchers", drop_watchers, METH_NOARGS,
      PyDoc_STR("_drop_watchers($module, /)\n--\n\n"
                "Let go of the io watchers that are kept for the next connections.")},

@@ -1,7 +1,7 @@
 /* Addresses of clients, built exactly as the accept() of CPython's socket module builds them. */
 #include "cbase.h"
 
-#ifdef CBASE_HAVE_STREAM
+#ifdef CBASE_HAVE_SOCKETS
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -10,7 +10,7 @@
 #include <sys/un.h>
 
 int
-cbase_sockaddr_known(int family)
+cbase_socket_address_known(int family)
 {
     return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
 }
@@ -100,7 +100,7 @@ unknown_address(const struct sockaddr *address)
 }
 
 PyObject *
-cbase_sockaddr(const struct sockaddr_storage *address, socklen_t length)
+cbase_socket_address(const struct sockaddr_storage *address, socklen_t length)
 {
     if (length == 0) {
         return Py_NewRef(Py_None); // a peer without any address

@@ -8,7 +8,7 @@
  */
 #include "cbase.h"
 
-#ifdef CBASE_HAVE_STREAM
+#ifdef CBASE_HAVE_SOCKETS
 
 #include <errno.h>
 #include <unistd.h>
@@ -19,7 +19,7 @@
 
 /* _closedsocket(family, type, proto, fileno, 'closed') */
 static PyObject *
-new_closed_socket(cbase_state *st, const cbase_stream_parts *s, const raw_socket *raw)
+new_closed_socket(cbase_state *st, const cbase_socket_parts *s, const raw_socket *raw)
 {
     PyObject *closed = s->closed_socket->tp_alloc(s->closed_socket, 0);
     int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
@@ -61,14 +61,14 @@ close_fd(raw_socket *raw)
 
 /* Closes the descriptor, at once unless the loop still needs it: _drop_ref_on_close(). */
 static int
-close_raw(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, PyObject *raw)
+close_raw(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject *raw)
 {
     PyObject *loop = cbase_hub_loop(st, hub);
     PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
     PyObject *asked[2] = {loop, fd};
     PyObject *defer =
         fd == NULL ? NULL
-                   : cbase_call_method(st, &st->stream.closing_fd, st->s_closing_fd, asked, 2);
+                   : cbase_memo_call(st, &st->sockets.closing_fd, st->s_closing_fd, asked, 2);
     int result = defer == NULL ? -1 : PyObject_IsTrue(defer);
 
     if (result > 0) {
@@ -90,7 +90,7 @@ static PyObject *
 close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     cbase_state *st = cbase_module_state(module);
-    const cbase_stream_parts *s = st->stream.parts;
+    const cbase_socket_parts *s = st->sockets.parts;
 
     if (nargs != 2 || s == NULL || !Py_IS_TYPE(args[1], s->raw)) {
         PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes two sockets");
@@ -107,7 +107,7 @@ close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 /* hub.cancel_waits_close_and_then(events, ...) with the descriptor closed in the end, until when
  * the socket is kept alive. */
 static int
-close_watched(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, PyObject *sock,
+close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject *sock,
               PyObject *raw, PyObject *const *events)
 {
     PyObject *pair = PyTuple_Pack(2, events[0], events[1]);
@@ -125,14 +125,15 @@ close_watched(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, PyObj
 /* Whether nothing has to be done about the watchers, which are stolen then: nobody waits for them,
  * so that the hub would only close them, and they are kept for a server's next connection. */
 static int
-keep_watchers(cbase_state *st, const cbase_stream_parts *s, PyObject *hub, int fd,
+keep_watchers(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, int fd,
               PyObject *const *events)
 {
     if (!Py_IS_TYPE(hub, s->hub_class)) {
         return 0;
     }
-    return cbase_own_lacks(st, &st->stream.overridden, hub, st->s_cancel_waits_close_and_then)
-           && cbase_watchers_keep(st, fd, events);
+    return cbase_memo_instance_lacks(st, &st->sockets.overridden, hub,
+                                     st->s_cancel_waits_close_and_then)
+           && cbase_io_watchers_keep(st, fd, events);
 }
 
 /* What is taken out of a socket that is being closed. All owned. */
@@ -143,7 +144,7 @@ typedef struct {
 /* Marks an open socket as closed and takes out what there is to close: 1, or 0 if it is none as
  * gevent makes it. Runs no Python code. */
 static int
-take_out(const cbase_stream_parts *s, PyObject *sock, taken_out *out)
+take_out(const cbase_socket_parts *s, PyObject *sock, taken_out *out)
 {
     PyObject **hub = slot(sock, s->hub), **raw = slot(sock, s->sock);
     PyObject **read_event = slot(sock, s->read_event), **write_event = slot(sock, s->write_event);
@@ -164,7 +165,7 @@ take_out(const cbase_stream_parts *s, PyObject *sock, taken_out *out)
 /* socket._detach_socket('closed'): the waiters on its watchers are cancelled, the watchers closed,
  * and the descriptor. `closed` takes the place of the raw socket. */
 static int
-close_parts(cbase_state *st, const cbase_stream_parts *s, PyObject *sock, const taken_out *out,
+close_parts(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, const taken_out *out,
             PyObject *closed)
 {
     int result;
@@ -205,7 +206,7 @@ has_files(cbase_state *st, PyObject *io_refs)
 
 /* Whether nothing but the flag has to be set: the socket was closed before, or has open files. */
 static int
-is_flag_enough(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
+is_flag_enough(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
 {
     int files = has_files(st, *slot(sock, s->io_refs));
     const PyObject *raw = *slot(sock, s->sock);
@@ -215,7 +216,7 @@ is_flag_enough(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
 
 /* sock.close() of an open socket: 1, 0 or -1. */
 static int
-close_open_socket(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
+close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
 {
     PyObject *raw = *slot(sock, s->sock);
     taken_out out;
@@ -242,8 +243,8 @@ close_open_socket(cbase_state *st, const cbase_stream_parts *s, PyObject *sock)
 static int
 close_socket(cbase_state *st, PyObject *sock)
 {
-    int known = cbase_premises_hold(st, &st->stream.close, &st->stream.preparation);
-    const cbase_stream_parts *s = st->stream.parts;
+    int known = cbase_premises_hold(st, &st->sockets.close, &st->sockets.preparation);
+    const cbase_socket_parts *s = st->sockets.parts;
 
     if (known <= 0 || !Py_IS_TYPE(sock, s->socket)) {
         return known < 0 ? -1 : 0;
@@ -256,11 +257,11 @@ close_socket(cbase_state *st, PyObject *sock)
 }
 
 int
-cbase_stream_close(cbase_state *st, PyObject *close, PyObject *args)
+cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
 {
     if (!Py_IS_TYPE(close, &PyMethod_Type)
-        || !cbase_stream_has_close(st, PyMethod_GET_FUNCTION(close)) || !PyTuple_CheckExact(args)
-        || PyTuple_GET_SIZE(args) < 1)
+        || !cbase_socket_close_is_do_close(st, PyMethod_GET_FUNCTION(close))
+        || !PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) < 1)
     {
         return 0;
     }
@@ -401,7 +402,7 @@ static PyType_Spec mark_spec = {
 };
 
 int
-cbase_close_init(PyObject *module)
+cbase_socket_close_init(PyObject *module)
 {
     PyObject *mark = PyType_FromModuleAndSpec(module, &mark_spec, NULL);
     int result = mark == NULL ? -1 : PyModule_AddObjectRef(module, "_CloseMark", mark);
@@ -413,7 +414,7 @@ cbase_close_init(PyObject *module)
 #else
 
 int
-cbase_close_init(PyObject *module)
+cbase_socket_close_init(PyObject *module)
 {
     (void)module;
     return 0;
@@ -447,7 +448,7 @@ give_back(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-PyMethodDef cbase_close_functions[] = {
+PyMethodDef cbase_socket_close_functions[] = {
     {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
      PyDoc_STR("_close_descriptor($module, sock, raw, /)\n--\n\n"
                "Close the raw socket of one that is being closed, at once or when the loop has\n"

@@ -3,7 +3,7 @@
 #include "cbase.h"
 
 static Py_ssize_t
-index_of(const cbase_params *params, PyObject *name)
+index_of(const cbase_args_params *params, PyObject *name)
 {
     for (Py_ssize_t i = 0; params->names[i] != NULL; i++) {
         if (PyUnicode_CompareWithASCIIString(name, params->names[i]) == 0) {
@@ -14,8 +14,8 @@ index_of(const cbase_params *params, PyObject *name)
 }
 
 int
-cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-            PyObject **out)
+cbase_args_parse(const cbase_args_params *params, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames, PyObject **out)
 {
     Py_ssize_t count = 0;
 
@@ -55,7 +55,7 @@ cbase_parse(const cbase_params *params, PyObject *const *args, Py_ssize_t nargs,
 }
 
 int
-cbase_no_keywords(const char *function, PyObject *kwnames)
+cbase_args_no_keywords(const char *function, PyObject *kwnames)
 {
     if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
         PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", function,
@@ -66,24 +66,24 @@ cbase_no_keywords(const char *function, PyObject *kwnames)
 }
 
 int
-cbase_no_args(const char *function, Py_ssize_t nargs, PyObject *kwnames)
+cbase_args_none(const char *function, Py_ssize_t nargs, PyObject *kwnames)
 {
     if (nargs > 0) {
         PyErr_Format(PyExc_TypeError, "%s() takes no arguments (%zd given)", function, nargs);
         return -1;
     }
-    return cbase_no_keywords(function, kwnames);
+    return cbase_args_no_keywords(function, kwnames);
 }
 
 #if PY_VERSION_HEX < 0x030B0000
 
 /* gevent_cbase._frame.call(function, *args) */
 PyObject *
-cbase_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+cbase_call_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     size_t count = (size_t)nargs + (kwnames == NULL ? 0 : (size_t)PyTuple_GET_SIZE(kwnames));
     PyObject *module = PyImport_ImportModule("gevent_cbase._frame");
-    PyObject *call = module == NULL ? NULL : cbase_attr(module, "call");
+    PyObject *call = module == NULL ? NULL : cbase_object_attr(module, "call");
     PyObject *result = NULL;
 
     Py_XDECREF(module);
@@ -105,11 +105,11 @@ cbase_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs, PyOb
 }
 
 PyObject *
-cbase_method_in_frame(PyMethodDef *def, PyObject *self, PyTypeObject *cls, PyObject *const *args,
-                      Py_ssize_t nargs, PyObject *kwnames)
+cbase_call_method_in_frame(PyMethodDef *def, PyObject *self, PyTypeObject *cls,
+                           PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *method = PyCMethod_New(def, self, NULL, cls);
-    PyObject *result = method == NULL ? NULL : cbase_in_frame(method, args, nargs, kwnames);
+    PyObject *result = method == NULL ? NULL : cbase_call_in_frame(method, args, nargs, kwnames);
 
     Py_XDECREF(method);
     return result;

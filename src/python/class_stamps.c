@@ -9,8 +9,8 @@
 
 #if PY_VERSION_HEX < 0x030B0000
 
-PyTypeObject *cbase_epoch_class; // owned, never freed
-unsigned int cbase_epoch;
+PyTypeObject *cbase_class_stamp_epoch_class; // owned, never freed
+unsigned int cbase_class_stamp_epoch;
 
 /* Attributes of the class, without giving it a tag. */
 static PyObject *
@@ -32,39 +32,41 @@ static PyType_Spec epoch_spec = {
 };
 
 void
-cbase_epoch_begin(void)
+cbase_class_stamp_epoch_begin(void)
 {
     PyObject *name = PyUnicode_InternFromString("__init__");
     PyObject *found =
-        name == NULL ? NULL : PyType_Type.tp_getattro((PyObject *)cbase_epoch_class, name);
+        name == NULL ? NULL
+                     : PyType_Type.tp_getattro((PyObject *)cbase_class_stamp_epoch_class, name);
 
     PyErr_Clear(); // then each stamp is of an epoch of its own
     Py_XDECREF(found);
     Py_XDECREF(name);
-    cbase_epoch++;
+    cbase_class_stamp_epoch++;
 }
 
 int
-cbase_classes_init(void)
+cbase_class_stamp_init(void)
 {
-    if (cbase_epoch_class != NULL) {
+    if (cbase_class_stamp_epoch_class != NULL) {
         return 0;
     }
     PyObject *bases = PyTuple_Pack(1, (PyObject *)&PyType_Type);
     PyObject *metaclass = bases == NULL ? NULL : PyType_FromSpecWithBases(&epoch_spec, bases);
 
     if (metaclass != NULL) {
-        cbase_epoch_class = (PyTypeObject *)PyObject_CallFunction(metaclass, "s(){}", "_Epoch");
+        cbase_class_stamp_epoch_class =
+            (PyTypeObject *)PyObject_CallFunction(metaclass, "s(){}", "_Epoch");
     }
     Py_XDECREF(metaclass);
     Py_XDECREF(bases);
-    return cbase_epoch_class == NULL ? -1 : 0;
+    return cbase_class_stamp_epoch_class == NULL ? -1 : 0;
 }
 
 #else
 
 int
-cbase_classes_init(void)
+cbase_class_stamp_init(void)
 {
     return 0;
 }

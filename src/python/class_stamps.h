@@ -19,24 +19,24 @@ typedef struct {
     unsigned int epoch; // 0 but on 3.10
 } cbase_class_stamp;
 
-int cbase_classes_init(void);
+int cbase_class_stamp_init(void);
 
 #if PY_VERSION_HEX < 0x030B0000
-extern PyTypeObject *cbase_epoch_class;
-extern unsigned int cbase_epoch;
-void cbase_epoch_begin(void);
+extern PyTypeObject *cbase_class_stamp_epoch_class;
+extern unsigned int cbase_class_stamp_epoch;
+void cbase_class_stamp_epoch_begin(void);
 
 static inline unsigned int
-cbase_class_epoch(void)
+cbase_class_stamp_epoch_now(void)
 {
-    if (!PyType_HasFeature(cbase_epoch_class, Py_TPFLAGS_VALID_VERSION_TAG)) {
-        cbase_epoch_begin();
+    if (!PyType_HasFeature(cbase_class_stamp_epoch_class, Py_TPFLAGS_VALID_VERSION_TAG)) {
+        cbase_class_stamp_epoch_begin();
     }
-    return cbase_epoch;
+    return cbase_class_stamp_epoch;
 }
 #else
 static inline unsigned int
-cbase_class_epoch(void)
+cbase_class_stamp_epoch_now(void)
 {
     return 0;
 }
@@ -44,24 +44,24 @@ cbase_class_epoch(void)
 
 /* Whether a class is what it was when this stamp was taken of it. */
 static inline int
-cbase_class_is_same(const cbase_class_stamp *stamp, PyTypeObject *type)
+cbase_class_stamp_holds(const cbase_class_stamp *stamp, PyTypeObject *type)
 {
     return stamp->version != 0 && stamp->version == compat_type_version(type)
-           && stamp->epoch == cbase_class_epoch();
+           && stamp->epoch == cbase_class_stamp_epoch_now();
 }
 
 /* The same where the stamp may be of another class. */
 static inline int
-cbase_class_is(const cbase_class_stamp *stamp, PyTypeObject *type)
+cbase_class_stamp_is_of(const cbase_class_stamp *stamp, PyTypeObject *type)
 {
-    return stamp->type == type && cbase_class_is_same(stamp, type);
+    return stamp->type == type && cbase_class_stamp_holds(stamp, type);
 }
 
 /* Takes the stamp of a class: 1, or 0 if it has none until the next ordinary look-up. */
 static inline int
 cbase_class_stamp_take(cbase_class_stamp *stamp, PyTypeObject *type)
 {
-    *stamp = (cbase_class_stamp){type, compat_type_version(type), cbase_class_epoch()};
+    *stamp = (cbase_class_stamp){type, compat_type_version(type), cbase_class_stamp_epoch_now()};
     if (stamp->version == 0) {
         *stamp = (cbase_class_stamp){NULL, 0, 0};
         return 0;

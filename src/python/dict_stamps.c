@@ -11,7 +11,7 @@
 #include "cbase.h"
 
 int
-cbase_dict_has_plain_keys(PyObject *dict)
+cbase_object_dict_is_plain(PyObject *dict)
 {
     PyObject *key;
     Py_ssize_t i = 0;
@@ -26,7 +26,7 @@ cbase_dict_has_plain_keys(PyObject *dict)
 
 #if PY_VERSION_HEX >= 0x030C0000
 
-uint64_t cbase_dict_changes[CBASE_DICT_KINDS];
+uint64_t cbase_dict_stamp_changes[CBASE_DICT_KINDS];
 
 static int watchers[CBASE_DICT_KINDS] = {-1, -1};
 static PyObject *hooks[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
@@ -46,7 +46,7 @@ on_instance_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObj
             return 0;
         }
     }
-    cbase_dict_changes[CBASE_INSTANCE]++;
+    cbase_dict_stamp_changes[CBASE_INSTANCE_DICT]++;
     return 0;
 }
 
@@ -54,15 +54,15 @@ static int
 on_namespace_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
 {
     (void)event, (void)dict, (void)key, (void)value;
-    cbase_dict_changes[CBASE_NAMESPACE]++;
+    cbase_dict_stamp_changes[CBASE_NAMESPACE_DICT]++;
     return 0;
 }
 
 void
-cbase_dicts_init(const cbase_state *st)
+cbase_dict_stamp_init(const cbase_state *st)
 {
     const PyDict_WatchCallback callbacks[CBASE_DICT_KINDS] = {
-        [CBASE_INSTANCE] = on_instance_change, [CBASE_NAMESPACE] = on_namespace_change};
+        [CBASE_INSTANCE_DICT] = on_instance_change, [CBASE_NAMESPACE_DICT] = on_namespace_change};
 
     if (hooks[0] != NULL) {
         return; // the module was loaded before; interned names are the same
@@ -76,7 +76,7 @@ cbase_dicts_init(const cbase_state *st)
 }
 
 int
-cbase_dict_can_watch(int kind)
+cbase_dict_stamp_available(int kind)
 {
     return watchers[kind] >= 0;
 }
@@ -98,7 +98,7 @@ end_sharing(PyObject *obj, PyObject *dict)
 }
 
 int
-cbase_dict_is_others(PyObject *dict)
+cbase_dict_stamp_is_shared(PyObject *dict)
 {
     unsigned int ours = 0;
 
@@ -109,42 +109,42 @@ cbase_dict_is_others(PyObject *dict)
 }
 
 int
-cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
+cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
 {
-    if (cbase_dict_is_others(dict)) {
+    if (cbase_dict_stamp_is_shared(dict)) {
         return 0; // they are told of no more than without us
     }
     if (PyDict_Watch(watchers[kind], dict) < 0 || (obj != NULL && end_sharing(obj, dict) < 0)) {
         PyErr_Clear(); // all watchers are taken, or there is no memory
         return 0;
     }
-    return !cbase_dict_is_others(dict); // that may have run anything
+    return !cbase_dict_stamp_is_shared(dict); // that may have run anything
 }
 
 #else
 
 void
-cbase_dicts_init(const cbase_state *st)
+cbase_dict_stamp_init(const cbase_state *st)
 {
     (void)st;
 }
 
 int
-cbase_dict_can_watch(int kind)
+cbase_dict_stamp_available(int kind)
 {
     (void)kind;
     return 1;
 }
 
 int
-cbase_dict_is_others(PyObject *dict)
+cbase_dict_stamp_is_shared(PyObject *dict)
 {
     (void)dict;
     return 0;
 }
 
 int
-cbase_dict_watch(int kind, PyObject *obj, PyObject *dict)
+cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
 {
     (void)kind, (void)obj, (void)dict;
     return 1;

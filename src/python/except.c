@@ -3,7 +3,7 @@
 #include "cbase.h"
 
 void
-cbase_raise(PyObject *type, const char *format, ...)
+cbase_except_raise(PyObject *type, const char *format, ...)
 {
     va_list args;
 

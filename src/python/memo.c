@@ -19,7 +19,7 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
     *known = type->tp_mro != NULL;
     for (Py_ssize_t i = 0; *known && found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
         PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
-        *known = cbase_dict_has_plain_keys(namespace) && !cbase_dict_is_others(namespace);
+        *known = cbase_object_dict_is_plain(namespace) && !cbase_dict_stamp_is_shared(namespace);
         if (*known) {
             found = PyDict_GetItemWithError(namespace, name); // borrowed
             *known = found != NULL || !PyErr_Occurred();
@@ -32,7 +32,7 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
 
 /* Whether memo->attr is what instances of a class find in it, with ordinary attribute access. */
 static int
-knows(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject *name)
+knows(const cbase_state *st, cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
 {
     cbase_class_stamp stamp;
     int known;
@@ -40,7 +40,7 @@ knows(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject 
     if (st->hooks_off) {
         return 0;
     }
-    if (cbase_class_is(&memo->class, type)) {
+    if (cbase_class_stamp_is_of(&memo->class, type)) {
         return 1;
     }
     if (type->tp_getattro != PyObject_GenericGetAttr || !cbase_class_stamp_take(&stamp, type)) {
@@ -56,7 +56,7 @@ knows(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject 
 }
 
 PyObject *
-cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *name)
+cbase_memo_attr(const cbase_state *st, cbase_memo_class *memo, PyObject *obj, PyObject *name)
 {
     PyTypeObject *type = Py_TYPE(obj);
 
@@ -75,8 +75,8 @@ cbase_get(const cbase_state *st, cbase_in_class *memo, PyObject *obj, PyObject *
 }
 
 PyObject *
-cbase_call_method(const cbase_state *st, cbase_in_class *memo, PyObject *name,
-                  PyObject *const *args, size_t nargs)
+cbase_memo_call(const cbase_state *st, cbase_memo_class *memo, PyObject *name,
+                PyObject *const *args, size_t nargs)
 {
     PyTypeObject *type = Py_TYPE(args[0]);
 
@@ -92,7 +92,8 @@ cbase_call_method(const cbase_state *st, cbase_in_class *memo, PyObject *name,
 }
 
 int
-cbase_class_lacks(const cbase_state *st, cbase_in_class *memo, PyTypeObject *type, PyObject *name)
+cbase_memo_class_lacks(const cbase_state *st, cbase_memo_class *memo, PyTypeObject *type,
+                       PyObject *name)
 {
     return knows(st, memo, type, name) && memo->attr == NULL;
 }
@@ -102,14 +103,14 @@ cbase_class_lacks(const cbase_state *st, cbase_in_class *memo, PyTypeObject *typ
 /* Borrowed: what is in a dict, the instance dict of `obj` or, if that is NULL, any; and notes it.
  */
 static PyObject *
-look_into(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict,
+look_into(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj, PyObject *dict,
           PyObject *name)
 {
     memo->dict = NULL;
-    int watched = !st->hooks_off && cbase_dict_can_watch(CBASE_NAMESPACE)
-                  && cbase_dict_watch(CBASE_NAMESPACE, obj, dict)
-                  && cbase_dict_has_plain_keys(dict); // no Python code runs from here on
-    uint64_t stamp = cbase_dict_stamp(CBASE_NAMESPACE, dict);
+    int watched = !st->hooks_off && cbase_dict_stamp_available(CBASE_NAMESPACE_DICT)
+                  && cbase_dict_stamp_watch(CBASE_NAMESPACE_DICT, obj, dict)
+                  && cbase_object_dict_is_plain(dict); // no Python code runs from here on
+    uint64_t stamp = cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, dict);
     PyObject *value = PyDict_GetItemWithError(dict, name); // borrowed
     if (value == NULL && PyErr_Occurred()) {
         PyErr_Clear();
@@ -124,26 +125,27 @@ look_into(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *d
 }
 
 static int
-is_valid(const cbase_in_dict *memo, PyObject *dict)
+is_valid(const cbase_memo_dict *memo, PyObject *dict)
 {
-    return memo->dict == dict && memo->stamp == cbase_dict_stamp(CBASE_NAMESPACE, dict);
+    return memo->dict == dict && memo->stamp == cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, dict);
 }
 
 /* Borrowed: the same without looking, if what is noted is still true. */
 static PyObject *
-find(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
+find(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
     return is_valid(memo, dict) ? memo->value : look_into(st, memo, obj, dict, name);
 }
 
 PyObject *
-cbase_in_dict_get(const cbase_state *st, cbase_in_dict *memo, PyObject *dict, PyObject *name)
+cbase_memo_dict_get(const cbase_state *st, cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
     return Py_XNewRef(find(st, memo, NULL, dict, name));
 }
 
 PyObject *
-cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name)
+cbase_memo_instance_get(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj,
+                        PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
 
@@ -157,7 +159,8 @@ cbase_own_get(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObjec
 }
 
 int
-cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObject *name)
+cbase_memo_instance_lacks(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj,
+                          PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
     int found = -1;
@@ -174,9 +177,9 @@ cbase_own_lacks(const cbase_state *st, cbase_in_dict *memo, PyObject *obj, PyObj
 /* ---- in a compiled module of gevent ---- */
 
 PyObject **
-cbase_exported(PyObject *module, const char *name)
+cbase_object_exported(PyObject *module, const char *name)
 {
-    PyObject *capi = cbase_attr(module, "__pyx_capi__");
+    PyObject *capi = cbase_object_attr(module, "__pyx_capi__");
     PyObject *capsule = capi == NULL ? NULL : PyMapping_GetItemString(capi, name);
     PyObject **variable = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
 

@@ -21,9 +21,9 @@ static int
 batch_begin(cbase_state *st, PyObject *self, batch *b)
 {
     memset(b, 0, sizeof(*b));
-    b->counters = cbase_stats_of(st, self);
-    cbase_stats_end_pause(b->counters); // also where start_accepting() is not ours
-    if (st->unprepared && cbase_prepare_again(st) < 0) {
+    b->counters = cbase_counters_of(st, self);
+    cbase_counters_end_pause(b->counters); // also where start_accepting() is not ours
+    if (st->unprepared && cbase_premises_compare_again(st) < 0) {
         return -1;
     }
     PyObject *max_accept = PyObject_GetAttr(self, st->s_max_accept);
@@ -36,7 +36,7 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
         return -1;
     }
     b->closes = st->closes;
-    b->open = cbase_dict_has(self, st->s_socket);
+    b->open = cbase_object_dict_has(self, st->s_socket);
     if (b->open < 0) {
         return -1;
     }
@@ -52,17 +52,17 @@ batch_closed(cbase_state *st, PyObject *self, batch *b)
         return 0;
     }
     b->closes = st->closes;
-    int has = cbase_dict_has(self, st->s_socket);
+    int has = cbase_object_dict_has(self, st->s_socket);
     return has < 0 ? -1 : !has;
 }
 
 static int
 stop_until_slot(cbase_state *st, PyObject *self)
 {
-    if (cbase_run(self, st->s_stop_accepting) < 0) {
+    if (cbase_object_run(self, st->s_stop_accepting) < 0) {
         return -1;
     }
-    cbase_stats_pause(st, self, CBASE_FULL);
+    cbase_counters_pause(st, self, CBASE_FULL);
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
         return -1;
@@ -72,21 +72,21 @@ stop_until_slot(cbase_state *st, PyObject *self)
     if (linked < 0) {
         return -1;
     }
-    return linked ? 0 : cbase_resume_later(st, self);
+    return linked ? 0 : cbase_backoff_resume_later(st, self);
 }
 
 /* Stop accepting until the pool says that a slot is free. */
 static int
 wait_for_slot(cbase_state *st, PyObject *self)
 {
-    cbase_waker waker;
+    cbase_backoff_waker waker;
 
-    cbase_waker_take(st, self, st->s__watcher, &waker);
+    cbase_backoff_waker_take(st, self, st->s__watcher, &waker);
     int result = stop_until_slot(st, self);
-    if (result < 0 && cbase_no_memory(st, self, &waker)) {
+    if (result < 0 && cbase_backoff_no_memory(st, self, &waker)) {
         result = 0;
     }
-    cbase_waker_drop(&waker);
+    cbase_backoff_waker_drop(&waker);
     return result;
 }
 
@@ -108,10 +108,10 @@ static PyObject *
 call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
 {
     if (hooks == NULL || hooks->do_read == NULL) {
-        return cbase_call(self, st->s_do_read);
+        return cbase_object_call(self, st->s_do_read);
     }
     PyObject *result;
-    if (hooks->listener != NULL && cbase_stream_read(st, hooks->listener, &result)) {
+    if (hooks->listener != NULL && cbase_socket_accept(st, hooks->listener, &result)) {
         return result;
     }
     return PyObject_Vectorcall(hooks->do_read, &self, 1, NULL);
@@ -164,8 +164,8 @@ handle_one(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *
 {
     PyObject *method, *result;
 
-    if (hooks != NULL && hooks->own_do_handle) {
-        return cbase_dispatch(st, self, hooks, args);
+    if (hooks != NULL && hooks->base_do_handle) {
+        return cbase_handover(st, self, hooks, args);
     }
     method = PyObject_GetAttr(self, st->s_do_handle);
     if (method == NULL) {
@@ -270,10 +270,10 @@ give_up(cbase_state *st, PyObject *self, PyObject *exc)
 {
     PyObject *err = NULL, *write = NULL, *why = NULL, *line = NULL, *written = NULL;
 
-    if (cbase_run(self, st->s_close) < 0) {
+    if (cbase_object_run(self, st->s_close) < 0) {
         return -1;
     }
-    err = cbase_attr(st->sys, "stderr");
+    err = cbase_object_attr(st->sys, "stderr");
     if (err == NULL) {
         return -1;
     }
@@ -311,7 +311,7 @@ recover_from_reading(cbase_state *st, PyObject *self, PyObject *exc)
     if (report_reading(st, self, exc) < 0) {
         return -1;
     }
-    PyObject *verdict = cbase_call_one(self, st->s_is_fatal_error, exc);
+    PyObject *verdict = cbase_object_call_one(self, st->s_is_fatal_error, exc);
     if (verdict == NULL) {
         return -1;
     }
@@ -320,7 +320,7 @@ recover_from_reading(cbase_state *st, PyObject *self, PyObject *exc)
     if (fatal < 0) {
         return -1;
     }
-    return fatal ? give_up(st, self, exc) : cbase_pause(st, self);
+    return fatal ? give_up(st, self, exc) : cbase_backoff_pause(st, self);
 }
 
 static int
@@ -329,7 +329,7 @@ recover_from_handling(cbase_state *st, PyObject *self, PyObject *args, PyObject 
     if (report_handling(st, self, args, exc) < 0) {
         return -1;
     }
-    return cbase_pause(st, self);
+    return cbase_backoff_pause(st, self);
 }
 
 /* The `except` block around one connection: with the exception set, report it and pause.
@@ -338,11 +338,11 @@ static int
 recover(cbase_state *st, PyObject *self, PyObject *args)
 {
     cbase_except block;
-    cbase_waker waker;
+    cbase_backoff_waker waker;
     int result;
 
     cbase_except_enter(&block);
-    cbase_waker_take(st, self, st->s__watcher, &waker);
+    cbase_backoff_waker_take(st, self, st->s__watcher, &waker);
     if (args == NULL) {
         result = recover_from_reading(st, self, block.raised);
     }
@@ -350,9 +350,9 @@ recover(cbase_state *st, PyObject *self, PyObject *args)
         result = recover_from_handling(st, self, args, block.raised);
     }
     if (result < 0) {
-        (void)cbase_never_deaf(st, self, &waker);
+        (void)cbase_backoff_never_deaf(st, self, &waker);
     }
-    cbase_waker_drop(&waker);
+    cbase_backoff_waker_drop(&waker);
     return cbase_except_leave(&block);
 }
 
@@ -365,9 +365,9 @@ ask_full(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     int full = CBASE_UNKNOWN;
 
     if (hooks != NULL && hooks->full != NULL) {
-        full = cbase_pool_full(st, hooks->full);
+        full = cbase_pool_spawn_full(st, hooks->full);
     }
-    return full == CBASE_UNKNOWN ? cbase_ask(self, st->s_full) : full;
+    return full == CBASE_UNKNOWN ? cbase_object_ask(self, st->s_full) : full;
 }
 
 /* Whether the next connection can be read, with its hooks, or NULL: 1, 0 to end the batch, or
@@ -404,11 +404,11 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     int status = may_read(st, self, b, &hooks);
 
     if (status <= 0) {
-        return status < 0 ? cbase_go_on(st, self, st->s__watcher) : 0;
+        return status < 0 ? cbase_backoff_go_on(st, self, st->s__watcher) : 0;
     }
     status = read_one(st, self, b, &hooks, &args);
     if (status < 0) {
-        cbase_stats_accept_error(b->counters);
+        cbase_counters_accept_error(b->counters);
         return recover(st, self, NULL);
     }
     if (status == 0) {
@@ -426,7 +426,7 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
 void
 cbase_batch_end(cbase_state *st)
 {
-    cbase_bound_drop(st);
+    cbase_batch_drop_methods(st);
     cbase_hub_drop(st);
 }
 
@@ -438,12 +438,12 @@ CBASE_METHOD(server_do_read_loop)
     int status = 1;
 
     (void)args;
-    if (cbase_no_args("_do_read", nargs, kwnames) < 0) {
+    if (cbase_args_none("_do_read", nargs, kwnames) < 0) {
         return NULL;
     }
     Py_INCREF(self); // a handler may drop the last reference
     if (batch_begin(st, self, &b) < 0) {
-        status = cbase_go_on(st, self, st->s__watcher);
+        status = cbase_backoff_go_on(st, self, st->s__watcher);
     }
     for (left = b.most; left > 0 && status > 0; left--) {
         status = accept_one(st, self, &b);
@@ -457,7 +457,7 @@ CBASE_METHOD(server_do_read_loop)
 CBASE_METHOD(server_do_read)
 {
     (void)self, (void)cls, (void)args;
-    if (cbase_no_args("do_read", nargs, kwnames) == 0) {
+    if (cbase_args_none("do_read", nargs, kwnames) == 0) {
         PyErr_SetNone(PyExc_NotImplementedError);
     }
     return NULL;
@@ -466,7 +466,7 @@ CBASE_METHOD(server_do_read)
 CBASE_METHOD(server_full)
 {
     (void)self, (void)cls, (void)args;
-    if (cbase_no_args("full", nargs, kwnames) < 0) {
+    if (cbase_args_none("full", nargs, kwnames) < 0) {
         return NULL;
     }
     return Py_NewRef(Py_False);
@@ -474,12 +474,12 @@ CBASE_METHOD(server_full)
 
 CBASE_METHOD(server_is_fatal_error)
 {
-    static const cbase_params params = {"is_fatal_error", 1, {"ex", NULL}};
+    static const cbase_args_params params = {"is_fatal_error", 1, {"ex", NULL}};
     cbase_state *st = cbase_class_state(cls);
     PyObject *ex, *ex_args, *code = NULL, *fatal;
     int result;
 
-    if (cbase_parse(&params, args, nargs, kwnames, &ex) < 0) {
+    if (cbase_args_parse(&params, args, nargs, kwnames, &ex) < 0) {
         return NULL;
     }
     result = PyObject_IsInstance(ex, PyExc_OSError);
@@ -502,7 +502,7 @@ CBASE_METHOD(server_is_fatal_error)
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-PyMethodDef cbase_accept_methods[] = {
+PyMethodDef cbase_accept_loop_methods[] = {
     CBASE_METHOD_DEF(
         "_do_read", server_do_read_loop,
         "_do_read($self, /)\n--\n\n"

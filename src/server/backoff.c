@@ -32,9 +32,9 @@ start_timer(cbase_state *st, PyObject *self, PyObject *delay)
     if (resume == NULL) {
         goto done;
     }
-    started = cbase_call_one(timer, st->s_start, resume);
+    started = cbase_object_call_one(timer, st->s_start, resume);
     if (started != NULL) {
-        cbase_stats_pause(st, self, CBASE_BACKOFF);
+        cbase_counters_pause(st, self, CBASE_BACKOFF);
         result = 0;
     }
 done:
@@ -97,28 +97,28 @@ pause_for_delay(cbase_state *st, PyObject *self)
 }
 
 int
-cbase_pause(cbase_state *st, PyObject *self)
+cbase_backoff_pause(cbase_state *st, PyObject *self)
 {
     int pause = pauses(st, self);
 
     if (pause <= 0) {
         return pause;
     }
-    if (cbase_run(self, st->s_stop_accepting) < 0) {
+    if (cbase_object_run(self, st->s_stop_accepting) < 0) {
         return -1;
     }
     return pause_for_delay(st, self);
 }
 
 int
-cbase_resume_later(cbase_state *st, PyObject *self)
+cbase_backoff_resume_later(cbase_state *st, PyObject *self)
 {
     int pause = pauses(st, self);
 
     if (pause < 0) {
         return -1;
     }
-    return pause ? pause_for_delay(st, self) : cbase_run(self, st->s_start_accepting);
+    return pause ? pause_for_delay(st, self) : cbase_object_run(self, st->s_start_accepting);
 }
 
 /* ---- never deaf ---- */
@@ -140,12 +140,13 @@ is_reusable(PyObject *watcher)
 }
 
 void
-cbase_waker_take(cbase_state *st, PyObject *self, PyObject *attr, cbase_waker *waker)
+cbase_backoff_waker_take(cbase_state *st, PyObject *self, PyObject *attr,
+                         cbase_backoff_waker *waker)
 {
     PyObject *raised = compat_get_raised();
 
-    *waker = (cbase_waker){.attr = attr};
-    if (cbase_dict_get(st, self, attr, &waker->watcher) < 0
+    *waker = (cbase_backoff_waker){.attr = attr};
+    if (cbase_instance_dict_get(st, self, attr, &waker->watcher) < 0
         || (is_reusable(waker->watcher)
             && compat_get_optional(waker->watcher, st->s_callback, &waker->callback) < 0))
     {
@@ -155,7 +156,7 @@ cbase_waker_take(cbase_state *st, PyObject *self, PyObject *attr, cbase_waker *w
 }
 
 void
-cbase_waker_drop(cbase_waker *waker)
+cbase_backoff_waker_drop(cbase_backoff_waker *waker)
 {
     Py_CLEAR(waker->watcher);
     Py_CLEAR(waker->callback);
@@ -175,7 +176,7 @@ pause_somehow(cbase_state *st, PyObject *self)
     if (result <= 0) {
         return result;
     }
-    if (cbase_run(self, st->s_stop_accepting) < 0) {
+    if (cbase_object_run(self, st->s_stop_accepting) < 0) {
         return -1;
     }
     int pause = pauses(st, self);
@@ -192,14 +193,14 @@ pause_somehow(cbase_state *st, PyObject *self)
 /* Start again what has called the server, which takes no memory: 1 if that is done or needless,
  * or 0. */
 static int
-call_again(cbase_state *st, PyObject *self, cbase_waker *waker)
+call_again(cbase_state *st, PyObject *self, cbase_backoff_waker *waker)
 {
     if (waker->callback == NULL || waker->callback == Py_None) {
         return 0;
     }
-    int open = cbase_dict_has(self, st->s_socket);
+    int open = cbase_object_dict_has(self, st->s_socket);
     PyObject *started =
-        open > 0 ? cbase_call_one(waker->watcher, st->s_start, waker->callback) : NULL;
+        open > 0 ? cbase_object_call_one(waker->watcher, st->s_start, waker->callback) : NULL;
     int set = started != NULL && PyObject_SetAttr(self, waker->attr, waker->watcher) == 0;
     PyErr_Clear();
     Py_XDECREF(started);
@@ -207,7 +208,7 @@ call_again(cbase_state *st, PyObject *self, cbase_waker *waker)
 }
 
 int
-cbase_never_deaf(cbase_state *st, PyObject *self, cbase_waker *waker)
+cbase_backoff_never_deaf(cbase_state *st, PyObject *self, cbase_backoff_waker *waker)
 {
     if (PyErr_ExceptionMatches(st->GreenletExit)) {
         return 0; // the hub itself is being ended
@@ -237,18 +238,18 @@ cbase_never_deaf(cbase_state *st, PyObject *self, cbase_waker *waker)
 }
 
 int
-cbase_no_memory(cbase_state *st, PyObject *self, cbase_waker *waker)
+cbase_backoff_no_memory(cbase_state *st, PyObject *self, cbase_backoff_waker *waker)
 {
-    return PyErr_ExceptionMatches(PyExc_MemoryError) && cbase_never_deaf(st, self, waker);
+    return PyErr_ExceptionMatches(PyExc_MemoryError) && cbase_backoff_never_deaf(st, self, waker);
 }
 
 int
-cbase_go_on(cbase_state *st, PyObject *self, PyObject *attr)
+cbase_backoff_go_on(cbase_state *st, PyObject *self, PyObject *attr)
 {
-    cbase_waker waker;
+    cbase_backoff_waker waker;
 
-    cbase_waker_take(st, self, attr, &waker);
-    int dealt_with = cbase_no_memory(st, self, &waker);
-    cbase_waker_drop(&waker);
+    cbase_backoff_waker_take(st, self, attr, &waker);
+    int dealt_with = cbase_backoff_no_memory(st, self, &waker);
+    cbase_backoff_waker_drop(&waker);
     return dealt_with ? 0 : -1;
 }

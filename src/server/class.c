@@ -12,7 +12,7 @@ static int
 set_listener(cbase_state *st, PyObject *self, PyObject *listener)
 {
     PyObject *value;
-    int is_socket = cbase_has(listener, st->s_accept);
+    int is_socket = cbase_object_has(listener, st->s_accept);
 
     if (is_socket < 0) {
         return -1;
@@ -29,10 +29,11 @@ set_listener(cbase_state *st, PyObject *self, PyObject *listener)
         Py_DECREF(parsed);
         return result;
     }
-    int is_ssl = cbase_has(listener, st->s_do_handshake);
+    int is_ssl = cbase_object_has(listener, st->s_do_handshake);
     if (is_ssl != 0) {
         if (is_ssl > 0) {
-            cbase_raise(PyExc_TypeError, "Expected a regular socket, not SSLSocket: %R", listener);
+            cbase_except_raise(PyExc_TypeError, "Expected a regular socket, not SSLSocket: %R",
+                               listener);
         }
         return -1;
     }
@@ -41,7 +42,7 @@ set_listener(cbase_state *st, PyObject *self, PyObject *listener)
         Py_XDECREF(value);
         return -1;
     }
-    Py_SETREF(value, cbase_call(listener, st->s_getsockname));
+    Py_SETREF(value, cbase_object_call(listener, st->s_getsockname));
     if (value == NULL || PyObject_SetAttr(self, st->s_address, value) < 0) {
         Py_XDECREF(value);
         return -1;
@@ -64,7 +65,7 @@ set_pool_and_spawn(cbase_state *st, PyObject *self, PyObject *pool, PyObject *sp
 static int
 set_pool(cbase_state *st, PyObject *self, PyObject *pool)
 {
-    if (cbase_pool_find(st) < 0 || PyObject_SetAttr(self, st->s_pool, pool) < 0) {
+    if (cbase_pool_spawn_find(st) < 0 || PyObject_SetAttr(self, st->s_pool, pool) < 0) {
         return -1;
     }
     PyObject *spawn = PyObject_GetAttr(pool, st->s_spawn);
@@ -78,7 +79,7 @@ static PyObject *
 new_pool(PyObject *size)
 {
     PyObject *module = PyImport_ImportModule("gevent.pool");
-    PyObject *class = module == NULL ? NULL : cbase_attr(module, "Pool");
+    PyObject *class = module == NULL ? NULL : cbase_object_attr(module, "Pool");
     PyObject *pool = class == NULL ? NULL : PyObject_CallOneArg(class, size);
 
     Py_XDECREF(class);
@@ -115,7 +116,7 @@ choose_spawn(cbase_state *st, PyObject *self, PyObject *spawn)
         Py_XDECREF(current);
         return result;
     }
-    is = cbase_has(spawn, st->s_spawn);
+    is = cbase_object_has(spawn, st->s_spawn);
     if (is != 0) {
         return is < 0 ? -1 : set_pool(st, self, spawn);
     }
@@ -178,9 +179,9 @@ set_handle(cbase_state *st, PyObject *self, PyObject *handle)
 #define SETTER(function, name, param, set)                                                        \
     CBASE_METHOD(function)                                                                        \
     {                                                                                             \
-        static const cbase_params params = {name, 1, {param, NULL}};                              \
+        static const cbase_args_params params = {name, 1, {param, NULL}};                         \
         PyObject *value;                                                                          \
-        if (cbase_parse(&params, args, nargs, kwnames, &value) < 0                                \
+        if (cbase_args_parse(&params, args, nargs, kwnames, &value) < 0                           \
             || set(cbase_class_state(cls), self, value) < 0)                                      \
         {                                                                                         \
             return NULL;                                                                          \
@@ -228,15 +229,15 @@ configure(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle,
 {
     PyObject *value, *result;
 
-    if ((result = cbase_call_one(self, st->s_set_listener, listener)) == NULL) {
+    if ((result = cbase_object_call_one(self, st->s_set_listener, listener)) == NULL) {
         return -1;
     }
     Py_DECREF(result);
-    if ((result = cbase_call_one(self, st->s_set_spawn, spawn)) == NULL) {
+    if ((result = cbase_object_call_one(self, st->s_set_spawn, spawn)) == NULL) {
         return -1;
     }
     Py_DECREF(result);
-    if ((result = cbase_call_one(self, st->s_set_handle, handle)) == NULL) {
+    if ((result = cbase_object_call_one(self, st->s_set_handle, handle)) == NULL) {
         return -1;
     }
     Py_DECREF(result);
@@ -259,13 +260,13 @@ configure(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle,
     }
     int too_small = PyObject_RichCompareBool(value, st->one, Py_LT);
     if (too_small > 0) {
-        cbase_raise(PyExc_ValueError, "max_accept must be positive int: %R", value);
+        cbase_except_raise(PyExc_ValueError, "max_accept must be positive int: %R", value);
     }
     Py_DECREF(value);
-    if (too_small != 0 || cbase_greenlets_find(st) < 0) {
+    if (too_small != 0 || cbase_greenlet_find(st) < 0) {
         return -1;
     }
-    return cbase_stream_find(st);
+    return cbase_socket_accept_find(st);
 error:
     Py_XDECREF(value);
     return -1;
@@ -280,7 +281,7 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
 
     int result = event == NULL ? -1 : PyObject_SetAttr(self, st->s__stop_event, event);
     Py_XDECREF(event);
-    if (result < 0 || cbase_run_on(self, st->s__stop_event, st->s_set) < 0) {
+    if (result < 0 || cbase_object_run_on(self, st->s__stop_event, st->s_set) < 0) {
         return -1;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(nones); i++) {
@@ -290,7 +291,7 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
     }
     if (configure(st, self, listener, handle, spawn) < 0) {
         cbase_except_enter(&block);
-        (void)cbase_run(self, st->s_close);
+        (void)cbase_object_run(self, st->s_close);
         cbase_except_reraise(&block);
         return -1;
     }
@@ -464,7 +465,7 @@ own(PyTypeObject *type, PyObject *name)
 }
 
 int
-cbase_type_create(PyObject *module, cbase_state *st)
+cbase_class_create(PyObject *module, cbase_state *st)
 {
     PyObject *namespace = new_namespace(st);
     PyObject *doc;
@@ -493,16 +494,17 @@ cbase_type_create(PyObject *module, cbase_state *st)
     Py_DECREF(doc);
     if (add_init(type, st) < 0 || add_methods(type, setter_methods) < 0
         || add_methods(type, cbase_lifecycle_methods) < 0
-        || add_methods(type, cbase_accept_methods) < 0
-        || add_methods(type, cbase_handle_methods) < 0 || add_methods(type, cbase_info_methods) < 0
-        || add_properties(type, cbase_info_properties) < 0)
+        || add_methods(type, cbase_accept_loop_methods) < 0
+        || add_methods(type, cbase_handover_methods) < 0
+        || add_methods(type, cbase_repr_methods) < 0
+        || add_properties(type, cbase_repr_properties) < 0)
     {
         return -1;
     }
-    st->own_full = own(type, st->s_full);
-    st->own_do_handle = own(type, st->s_do_handle);
-    st->own_do_close = own(type, st->s_do_close);
-    if (st->own_full == NULL || st->own_do_handle == NULL || st->own_do_close == NULL) {
+    st->base_full = own(type, st->s_full);
+    st->base_do_handle = own(type, st->s_do_handle);
+    st->base_do_close = own(type, st->s_do_close);
+    if (st->base_full == NULL || st->base_do_handle == NULL || st->base_do_close == NULL) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "BaseServer", (PyObject *)type);

@@ -83,7 +83,7 @@ make(cbase_state *st, PyObject *server)
 }
 
 cbase_counters *
-cbase_stats_of(cbase_state *st, PyObject *self)
+cbase_counters_of(cbase_state *st, PyObject *self)
 {
     cbase_counters *c = find(st, self);
 
@@ -135,7 +135,7 @@ reset(cbase_counters *c)
 /* ---- counting ---- */
 
 void
-cbase_stats_accept_error(cbase_counters *counters)
+cbase_counters_accept_error(cbase_counters *counters)
 {
     PyObject *exc = compat_get_raised();
     long number = 0;
@@ -152,9 +152,9 @@ cbase_stats_accept_error(cbase_counters *counters)
 }
 
 void
-cbase_stats_pause(cbase_state *st, PyObject *self, int kind)
+cbase_counters_pause(cbase_state *st, PyObject *self, int kind)
 {
-    cbase_counters *c = cbase_stats_of(st, self);
+    cbase_counters *c = cbase_counters_of(st, self);
 
     if (c->pause == CBASE_NO_PAUSE) {
         c->pause = kind;
@@ -164,7 +164,7 @@ cbase_stats_pause(cbase_state *st, PyObject *self, int kind)
 }
 
 void
-cbase_stats_end_pause(cbase_counters *counters)
+cbase_counters_end_pause(cbase_counters *counters)
 {
     if (counters->pause != CBASE_NO_PAUSE) {
         counters->seconds[counters->pause] += now() - counters->since;
@@ -173,12 +173,12 @@ cbase_stats_end_pause(cbase_counters *counters)
 }
 
 void
-cbase_stats_resume(cbase_state *st, PyObject *self)
+cbase_counters_resume(cbase_state *st, PyObject *self)
 {
     cbase_counters *c = find(st, self);
 
     if (c != NULL) {
-        cbase_stats_end_pause(c);
+        cbase_counters_end_pause(c);
     }
 }
 
@@ -219,7 +219,7 @@ counters(PyObject *module, PyObject *server)
     PyObject *errors = NULL;
     const cbase_counters *found = find(st, server);
     cbase_counters c = found == NULL ? none : *found;
-    cbase_stats_end_pause(&c); // of the copy: until now
+    cbase_counters_end_pause(&c); // of the copy: until now
     errors = errors_as_dict(&c);
     if (errors == NULL) {
         return NULL;
@@ -234,20 +234,20 @@ steps(PyObject *module, PyObject *server)
     cbase_state *st = cbase_module_state(module);
     cbase_hooks h = {0};
     int reads = 0, accepts = 0, closes = 0, pool = 0;
-    int sockets = cbase_stream_known(st);
-    int pools = sockets < 0 ? -1 : cbase_pool_known(st);
+    int sockets = cbase_socket_accept_known(st);
+    int pools = sockets < 0 ? -1 : cbase_pool_spawn_known(st);
 
     /* The class gets a version by an ordinary look-up, unless it is out of them. */
-    if (pools < 0 || cbase_has(server, st->s_loop) < 0) {
+    if (pools < 0 || cbase_object_has(server, st->s_loop) < 0) {
         return NULL;
     }
     int lookups = cbase_hooks_get(st, server, &h);
     if (lookups > 0) {
-        reads = sockets && cbase_stream_has_read(st, h.do_read);
-        accepts = reads && h.listener != NULL && cbase_stream_is_listener(st, h.listener);
-        closes = sockets && cbase_stream_has_close(st, h.close_function);
+        reads = sockets && cbase_socket_accept_is_do_read(st, h.do_read);
+        accepts = reads && h.listener != NULL && cbase_socket_accept_is_listener(st, h.listener);
+        closes = sockets && cbase_socket_close_is_do_close(st, h.close_function);
         if (pools && h.full != NULL && h.spawn != NULL) {
-            pool = cbase_pool_is_plain(st, h.full, h.spawn);
+            pool = cbase_pool_spawn_is_plain(st, h.full, h.spawn);
         }
     }
     cbase_hooks_drop(&h);
@@ -288,13 +288,13 @@ start_over(PyObject *module, PyObject *all)
 }
 
 int
-cbase_stats_init(PyObject *module, cbase_state *st)
+cbase_counters_init(PyObject *module, cbase_state *st)
 {
-    st->forget_counters = cbase_attr(module, "_stats_forget");
+    st->forget_counters = cbase_object_attr(module, "_stats_forget");
     return st->forget_counters == NULL ? -1 : 0;
 }
 
-PyMethodDef cbase_stats_functions[] = {
+PyMethodDef cbase_counters_functions[] = {
     {"_stats_counters", counters, METH_O,
      PyDoc_STR("_stats_counters($module, server, /)\n--\n\n"
                "Return the counters of a server: accepted, spawn errors, a dict of accept errors\n"

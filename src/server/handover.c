@@ -12,8 +12,8 @@ call_tuple(PyObject *function, PyObject *args)
 #if PY_VERSION_HEX < 0x030B0000
     PyObject *inner = // borrowed
         PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
-    if (!PyFunction_Check(inner) && cbase_has_no_frame()) { // and so it will be in C code
-        return cbase_in_frame(function, items, count, NULL);
+    if (!PyFunction_Check(inner) && cbase_call_has_no_frame()) { // and so it will be in C code
+        return cbase_call_in_frame(function, items, count, NULL);
     }
 #endif
     return PyObject_Vectorcall(function, items, (size_t)count, NULL);
@@ -43,7 +43,7 @@ cbase_call_star(PyObject *function, PyObject *args)
 static PyObject *
 call_close(cbase_state *st, PyObject *close, PyObject *args)
 {
-    int done = cbase_stream_close(st, close, args);
+    int done = cbase_socket_close(st, close, args);
 
     if (done != 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
@@ -106,7 +106,7 @@ known_parts(cbase_state *st, const cbase_hooks *hooks, PyObject *self, parts *p)
         return 0;
     }
     if (hooks->close_function != NULL) {
-        p->close = cbase_bound_get(st, CBASE_DO_CLOSE, hooks->close_function, self);
+        p->close = cbase_batch_method(st, CBASE_BATCH_DO_CLOSE, hooks->close_function, self);
         if (p->close == NULL) {
             return -1;
         }
@@ -134,7 +134,7 @@ find_parts(cbase_state *st, PyObject *self, const cbase_hooks *hooks, parts *p)
 }
 
 int
-cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
+cbase_handover(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
 {
     parts p = {NULL, NULL, NULL};
     PyObject *result;
@@ -165,7 +165,7 @@ cbase_dispatch(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
 
 CBASE_METHOD(server_do_handle)
 {
-    if (cbase_no_keywords("do_handle", kwnames) < 0) {
+    if (cbase_args_no_keywords("do_handle", kwnames) < 0) {
         return NULL;
     }
     PyObject *tuple = PyTuple_New(nargs);
@@ -176,7 +176,7 @@ CBASE_METHOD(server_do_handle)
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
     }
     cbase_state *st = cbase_class_state(cls);
-    int result = cbase_dispatch(st, self, NULL, tuple);
+    int result = cbase_handover(st, self, NULL, tuple);
     cbase_batch_end(st); // as this may be no part of one
     Py_DECREF(tuple);
     return result < 0 ? NULL : Py_NewRef(Py_None);
@@ -185,7 +185,7 @@ CBASE_METHOD(server_do_handle)
 CBASE_METHOD(server_do_close)
 {
     (void)self, (void)cls, (void)args, (void)nargs;
-    if (cbase_no_keywords("do_close", kwnames) < 0) {
+    if (cbase_args_no_keywords("do_close", kwnames) < 0) {
         return NULL;
     }
     return Py_NewRef(Py_None);
@@ -195,11 +195,11 @@ static PyObject *
 handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames)
 {
-    static const cbase_params params = {
+    static const cbase_args_params params = {
         "_handle_and_close_when_done", 3, {"handle", "close", "args_tuple", NULL}};
     PyObject *given[3];
 
-    if (cbase_parse(&params, args, nargs, kwnames, given) < 0) {
+    if (cbase_args_parse(&params, args, nargs, kwnames, given) < 0) {
         return NULL;
     }
     /* A greenlet that is killed while it runs drops the arguments that it was started with. */
@@ -213,7 +213,7 @@ handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t n
     return result;
 }
 
-PyMethodDef cbase_handle_functions[] = {
+PyMethodDef cbase_handover_functions[] = {
     CBASE_FUNCTION_DEF(
         "_handle_and_close_when_done", handle_and_close_when_done,
         "_handle_and_close_when_done($module, handle, close, args_tuple)\n--\n\n"
@@ -222,7 +222,7 @@ PyMethodDef cbase_handle_functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyMethodDef cbase_handle_methods[] = {
+PyMethodDef cbase_handover_methods[] = {
     CBASE_METHOD_DEF(
         "do_handle", server_do_handle,
         "do_handle($self, /, *args)\n--\n\n"

@@ -34,7 +34,7 @@ enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCK
 static int
 look_into(PyObject *namespace, PyObject *const *names, PyObject **found)
 {
-    if (!cbase_dict_has_plain_keys(namespace)) {
+    if (!cbase_object_dict_is_plain(namespace)) {
         return 0;
     }
     for (int i = 0; i < CBASE_HOOK_NAMES; i++) {
@@ -74,7 +74,7 @@ read_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
     }
     for (Py_ssize_t i = 0; simple > 0 && i < PyTuple_GET_SIZE(mro); i++) {
         PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
-        simple = cbase_dict_is_others(namespace)
+        simple = cbase_dict_stamp_is_shared(namespace)
                      ? 0
                      : look_into(namespace, st->hook_names, slot->in_class);
         Py_DECREF(namespace);
@@ -123,22 +123,22 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *
     if (plain <= 0) {
         return plain;
     }
-    h->never_full = is_own(slot, in_dict, FULL, st->own_full);
+    h->never_full = is_own(slot, in_dict, FULL, st->base_full);
     h->full = in_dict[FULL];
     if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
         && PyType_HasFeature(Py_TYPE(slot->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
     {
         h->do_read = slot->in_class[DO_READ];
     }
-    if (cbase_stream_has_read(st, h->do_read)) {
+    if (cbase_socket_accept_is_do_read(st, h->do_read)) {
         h->listener = in_dict[SOCKET];
     }
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
-    h->own_do_handle = is_own(slot, in_dict, DO_HANDLE, st->own_do_handle);
+    h->base_do_handle = is_own(slot, in_dict, DO_HANDLE, st->base_do_handle);
     h->spawn = value_of(slot, in_dict, SPAWN);
     h->handle = value_of(slot, in_dict, HANDLE);
-    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->own_do_close);
+    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->base_do_close);
     if (in_dict[DO_CLOSE] == NULL && slot->in_class[DO_CLOSE] != NULL
         && Py_IS_TYPE(slot->in_class[DO_CLOSE], &PyFunction_Type))
     {
@@ -147,7 +147,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *
     h->class = slot->class;
     h->self = self;
     h->dict = dict;
-    h->stamp = cbase_dict_stamp(CBASE_INSTANCE, dict);
+    h->stamp = cbase_dict_stamp_of(CBASE_INSTANCE_DICT, dict);
     return 1;
 }
 
@@ -159,7 +159,7 @@ static int
 is_true(const cbase_hooks *h, PyObject *self, PyObject *dict)
 {
     return h->self == self && h->dict == dict
-           && h->stamp == cbase_dict_stamp(CBASE_INSTANCE, dict);
+           && h->stamp == cbase_dict_stamp_of(CBASE_INSTANCE_DICT, dict);
 }
 
 static void
@@ -207,7 +207,7 @@ cbase_hooks_init(cbase_state *st)
         PyErr_NoMemory();
         return -1;
     }
-    cbase_dicts_init(st);
+    cbase_dict_stamp_init(st);
     return 0;
 }
 
@@ -221,7 +221,7 @@ static PyObject *
 hooks_off(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    if (!cbase_dict_can_watch(CBASE_INSTANCE)) {
+    if (!cbase_dict_stamp_available(CBASE_INSTANCE_DICT)) {
         return PyUnicode_FromString("all dict watchers of the interpreter are taken");
     }
     return Py_NewRef(Py_None);
@@ -250,7 +250,7 @@ PyMethodDef cbase_hooks_functions[] = {
 static int
 know_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
 {
-    if (cbase_class_is(&slot->class, type)) {
+    if (cbase_class_stamp_is_of(&slot->class, type)) {
         return slot->simple;
     }
     int known = read_class(st, type, slot);
@@ -267,7 +267,7 @@ fill_slot(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *slot
     if (known <= 0 || is_true(&slot->found, self, dict)) {
         return known;
     }
-    if (!cbase_dict_watch(CBASE_INSTANCE, self, dict)) {
+    if (!cbase_dict_stamp_watch(CBASE_INSTANCE_DICT, self, dict)) {
         return 0;
     }
     known = know_class(st, Py_TYPE(self), slot); // that may have run anything
@@ -282,7 +282,8 @@ cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
     if (hooks->self != NULL) {
         dict = PyObject_GenericGetDict(self, NULL);
         if (dict != NULL && is_true(hooks, self, dict)
-            && cbase_class_is(&hooks->class, Py_TYPE(self))) {
+            && cbase_class_stamp_is_of(&hooks->class, Py_TYPE(self)))
+        {
             Py_DECREF(dict);
             return 1;
         }

@@ -6,7 +6,7 @@
 #include "cbase.h"
 
 PyObject *
-cbase_attr(PyObject *obj, const char *name)
+cbase_object_attr(PyObject *obj, const char *name)
 {
     PyObject *interned = PyUnicode_InternFromString(name);
     PyObject *value = interned == NULL ? NULL : PyObject_GetAttr(obj, interned);
@@ -16,7 +16,7 @@ cbase_attr(PyObject *obj, const char *name)
 }
 
 int
-cbase_has(PyObject *obj, PyObject *name)
+cbase_object_has(PyObject *obj, PyObject *name)
 {
     PyObject *value;
     int found = compat_get_optional(obj, name, &value);
@@ -26,7 +26,7 @@ cbase_has(PyObject *obj, PyObject *name)
 }
 
 int
-cbase_dict_has(PyObject *self, PyObject *name)
+cbase_object_dict_has(PyObject *self, PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(self, NULL);
 
@@ -39,7 +39,7 @@ cbase_dict_has(PyObject *self, PyObject *name)
 }
 
 int
-cbase_dict_pop(cbase_state *st, PyObject *self, PyObject *name, PyObject **value)
+cbase_instance_dict_pop(cbase_state *st, PyObject *self, PyObject *name, PyObject **value)
 {
     PyObject *dict = PyObject_GetAttr(self, st->s___dict__);
     PyObject *found = NULL;
@@ -64,7 +64,7 @@ cbase_dict_pop(cbase_state *st, PyObject *self, PyObject *name, PyObject **value
 }
 
 int
-cbase_dict_get(cbase_state *st, PyObject *self, PyObject *name, PyObject **value)
+cbase_instance_dict_get(cbase_state *st, PyObject *self, PyObject *name, PyObject **value)
 {
     PyObject *dict = PyObject_GetAttr(self, st->s___dict__);
 
@@ -72,7 +72,7 @@ cbase_dict_get(cbase_state *st, PyObject *self, PyObject *name, PyObject **value
     if (dict == NULL) {
         return -1;
     }
-    *value = cbase_call_one(dict, st->s_get, name);
+    *value = cbase_object_call_one(dict, st->s_get, name);
     Py_DECREF(dict);
     if (*value == NULL) {
         return -1;
@@ -85,7 +85,7 @@ cbase_dict_get(cbase_state *st, PyObject *self, PyObject *name, PyObject **value
 }
 
 PyObject *
-cbase_dict_pick_handler(cbase_state *st, PyObject *self)
+cbase_instance_dict_pick_handler(cbase_state *st, PyObject *self)
 {
     PyObject *names[] = {st->s_handle, st->s__handle, st->s__spawn, st->s_full};
     PyObject *dict = PyObject_GenericGetDict(self, NULL);
@@ -103,7 +103,7 @@ cbase_dict_pick_handler(cbase_state *st, PyObject *self)
 }
 
 int
-cbase_dict_fill(PyObject *self, PyObject *picked)
+cbase_instance_dict_fill(PyObject *self, PyObject *picked)
 {
     PyObject *dict = PyObject_GenericGetDict(self, NULL);
 
@@ -116,22 +116,22 @@ cbase_dict_fill(PyObject *self, PyObject *picked)
 }
 
 PyObject *
-cbase_call(PyObject *obj, PyObject *name)
+cbase_object_call(PyObject *obj, PyObject *name)
 {
     return PyObject_VectorcallMethod(name, &obj, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
 PyObject *
-cbase_call_one(PyObject *obj, PyObject *name, PyObject *arg)
+cbase_object_call_one(PyObject *obj, PyObject *name, PyObject *arg)
 {
     PyObject *args[2] = {obj, arg};
     return PyObject_VectorcallMethod(name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
 int
-cbase_run(PyObject *obj, PyObject *name)
+cbase_object_run(PyObject *obj, PyObject *name)
 {
-    PyObject *result = cbase_call(obj, name);
+    PyObject *result = cbase_object_call(obj, name);
 
     if (result == NULL) {
         return -1;
@@ -141,9 +141,9 @@ cbase_run(PyObject *obj, PyObject *name)
 }
 
 int
-cbase_ask(PyObject *obj, PyObject *name)
+cbase_object_ask(PyObject *obj, PyObject *name)
 {
-    PyObject *result = cbase_call(obj, name);
+    PyObject *result = cbase_object_call(obj, name);
 
     if (result == NULL) {
         return -1;
@@ -154,14 +154,14 @@ cbase_ask(PyObject *obj, PyObject *name)
 }
 
 int
-cbase_run_on(PyObject *self, PyObject *attr, PyObject *name)
+cbase_object_run_on(PyObject *self, PyObject *attr, PyObject *name)
 {
     PyObject *obj = PyObject_GetAttr(self, attr);
 
     if (obj == NULL) {
         return -1;
     }
-    int result = cbase_run(obj, name);
+    int result = cbase_object_run(obj, name);
     Py_DECREF(obj);
     return result;
 }

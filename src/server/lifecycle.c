@@ -9,10 +9,10 @@ CBASE_METHOD(server_start_accepting)
     PyObject *watcher, *loop = NULL, *fileno = NULL, *callback = NULL, *result = NULL;
 
     (void)args;
-    if (cbase_no_args("start_accepting", nargs, kwnames) < 0) {
+    if (cbase_args_none("start_accepting", nargs, kwnames) < 0) {
         return NULL;
     }
-    cbase_stats_resume(st, self);
+    cbase_counters_resume(st, self);
     watcher = PyObject_GetAttr(self, st->s__watcher);
     if (watcher == NULL || watcher != Py_None) {
         Py_XDECREF(watcher);
@@ -27,7 +27,7 @@ CBASE_METHOD(server_start_accepting)
     if (socket == NULL) {
         goto done;
     }
-    fileno = cbase_call(socket, st->s_fileno);
+    fileno = cbase_object_call(socket, st->s_fileno);
     Py_DECREF(socket);
     if (fileno == NULL) {
         goto done;
@@ -45,7 +45,7 @@ CBASE_METHOD(server_start_accepting)
     if (callback == NULL) {
         goto done;
     }
-    result = cbase_call_one(watcher, st->s_start, callback);
+    result = cbase_object_call_one(watcher, st->s_start, callback);
     if (result != NULL) {
         Py_SETREF(result, Py_NewRef(Py_None));
     }
@@ -73,19 +73,19 @@ is_started(cbase_state *st, PyObject *self)
 
 CBASE_METHOD(server_start_accepting_if_started)
 {
-    static const cbase_params params = {"_start_accepting_if_started", 0, {"_event", NULL}};
+    static const cbase_args_params params = {"_start_accepting_if_started", 0, {"_event", NULL}};
     cbase_state *st = cbase_class_state(cls);
     PyObject *event;
 
-    if (cbase_parse(&params, args, nargs, kwnames, &event) < 0) {
+    if (cbase_args_parse(&params, args, nargs, kwnames, &event) < 0) {
         return NULL;
     }
     int started = is_started(st, self);
     if (started > 0) {
-        started = cbase_run(self, st->s_start_accepting);
+        started = cbase_object_run(self, st->s_start_accepting);
     }
     if (started < 0) {
-        started = cbase_go_on(st, self, st->s__timer);
+        started = cbase_backoff_go_on(st, self, st->s__timer);
     }
     return started < 0 ? NULL : Py_NewRef(Py_None);
 }
@@ -104,9 +104,9 @@ drop_watcher(PyObject *self, PyObject *attr, cbase_state *st)
         Py_DECREF(watcher);
         return 0;
     }
-    int result = cbase_run(watcher, st->s_stop);
+    int result = cbase_object_run(watcher, st->s_stop);
     Py_DECREF(watcher);
-    if (result < 0 || cbase_run_on(self, attr, st->s_close) < 0) {
+    if (result < 0 || cbase_object_run_on(self, attr, st->s_close) < 0) {
         return -1;
     }
     return PyObject_SetAttr(self, attr, Py_None);
@@ -117,12 +117,12 @@ CBASE_METHOD(server_stop_accepting)
     cbase_state *st = cbase_class_state(cls);
 
     (void)args;
-    if (cbase_no_args("stop_accepting", nargs, kwnames) < 0
+    if (cbase_args_none("stop_accepting", nargs, kwnames) < 0
         || drop_watcher(self, st->s__watcher, st) < 0 || drop_watcher(self, st->s__timer, st) < 0)
     {
         return NULL;
     }
-    cbase_stats_resume(st, self);
+    cbase_counters_resume(st, self);
     return Py_NewRef(Py_None);
 }
 
@@ -140,7 +140,7 @@ typedef struct starting {
 static int
 starting_begin(cbase_state *st, PyObject *self, starting **begun)
 {
-    int has_socket = cbase_dict_has(self, st->s_socket);
+    int has_socket = cbase_object_dict_has(self, st->s_socket);
     starting *s = has_socket < 0 ? NULL : PyMem_Calloc(1, sizeof(*s));
 
     if (s == NULL) {
@@ -186,8 +186,8 @@ discard_fresh_socket(cbase_state *st, PyObject *self)
     PyObject *socket;
 
     cbase_except_enter(&block);
-    if (cbase_dict_pop(st, self, st->s_socket, &socket) == 0 && socket != NULL) {
-        if (cbase_run(socket, st->s_close) < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (cbase_instance_dict_pop(st, self, st->s_socket, &socket) == 0 && socket != NULL) {
+        if (cbase_object_run(socket, st->s_close) < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
             PyErr_Clear();
         }
         Py_DECREF(socket);
@@ -204,9 +204,9 @@ close_after_failed_start(cbase_state *st, PyObject *self)
     PyObject *kept;
 
     cbase_except_enter(&block);
-    kept = cbase_dict_pick_handler(st, self);
-    if (cbase_run(self, st->s_close) == 0 && kept != NULL) {
-        (void)cbase_dict_fill(self, kept);
+    kept = cbase_instance_dict_pick_handler(st, self);
+    if (cbase_object_run(self, st->s_close) == 0 && kept != NULL) {
+        (void)cbase_instance_dict_fill(self, kept);
     }
     Py_XDECREF(kept);
     cbase_except_reraise(&block);
@@ -217,16 +217,16 @@ CBASE_METHOD(server_start)
     cbase_state *st = cbase_class_state(cls);
 
     (void)args;
-    if (cbase_no_args("start", nargs, kwnames) < 0) {
+    if (cbase_args_none("start", nargs, kwnames) < 0) {
         return NULL;
     }
     starting *under_way;
     if (starting_begin(st, self, &under_way) < 0) {
         return NULL;
     }
-    int result = cbase_run(self, st->s_init_socket);
+    int result = cbase_object_run(self, st->s_init_socket);
     if (result == 0) {
-        result = cbase_run_on(self, st->s__stop_event, st->s_clear);
+        result = cbase_object_run_on(self, st->s__stop_event, st->s_clear);
     }
     if (result < 0) {
         if (!under_way->has_socket && !under_way->has_companion) {
@@ -234,7 +234,7 @@ CBASE_METHOD(server_start)
         }
     }
     else {
-        result = cbase_run(self, st->s_start_accepting);
+        result = cbase_object_run(self, st->s_start_accepting);
         if (result < 0) {
             close_after_failed_start(st, self);
         }
@@ -246,7 +246,7 @@ CBASE_METHOD(server_start)
 CBASE_METHOD(server_init_socket)
 {
     (void)self, (void)cls, (void)args;
-    if (cbase_no_args("init_socket", nargs, kwnames) < 0) {
+    if (cbase_args_none("init_socket", nargs, kwnames) < 0) {
         return NULL;
     }
     return Py_NewRef(Py_None);
@@ -261,12 +261,12 @@ forget(cbase_state *st, PyObject *self)
     PyObject *names[] = {st->s_socket, st->s_handle, st->s__handle, st->s__spawn, st->s_full};
 
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
-        if (cbase_dict_pop(st, self, names[i], NULL) < 0) {
+        if (cbase_instance_dict_pop(st, self, names[i], NULL) < 0) {
             return -1;
         }
     }
     st->closes++;
-    cbase_watchers_drop();
+    cbase_io_watchers_drop();
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
         return -1;
@@ -282,7 +282,7 @@ close_socket(cbase_state *st, PyObject *self)
 {
     cbase_except block;
 
-    if (cbase_run_on(self, st->s_socket, st->s_close) == 0) {
+    if (cbase_object_run_on(self, st->s_socket, st->s_close) == 0) {
         return forget(st, self);
     }
     if (PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -301,12 +301,12 @@ CBASE_METHOD(server_close)
     cbase_except block;
 
     (void)args;
-    if (cbase_no_args("close", nargs, kwnames) < 0
-        || cbase_run_on(self, st->s__stop_event, st->s_set) < 0)
+    if (cbase_args_none("close", nargs, kwnames) < 0
+        || cbase_object_run_on(self, st->s__stop_event, st->s_set) < 0)
     {
         return NULL;
     }
-    if (cbase_run(self, st->s_stop_accepting) < 0) {
+    if (cbase_object_run(self, st->s_stop_accepting) < 0) {
         cbase_except_enter(&block);
         (void)close_socket(st, self);
         cbase_except_reraise(&block);
@@ -320,7 +320,7 @@ CBASE_METHOD(server_close)
 static int
 stop(cbase_state *st, PyObject *self, PyObject *timeout)
 {
-    if (cbase_run(self, st->s_close) < 0) {
+    if (cbase_object_run(self, st->s_close) < 0) {
         return -1;
     }
     if (timeout == Py_None) {
@@ -369,7 +369,7 @@ stop_in_greenlet(cbase_state *st, PyObject *self, PyObject *timeout)
     greenlet = spawn_stop(st, stop, timeout);
     Py_DECREF(stop);
     if (greenlet != NULL) {
-        result = cbase_run(greenlet, st->s_join);
+        result = cbase_object_run(greenlet, st->s_join);
         Py_DECREF(greenlet);
     }
     return result;
@@ -381,10 +381,10 @@ serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
     int started = is_started(st, self);
     cbase_except block;
 
-    if (started < 0 || (!started && cbase_run(self, st->s_start) < 0)) {
+    if (started < 0 || (!started && cbase_object_run(self, st->s_start) < 0)) {
         return -1;
     }
-    if (cbase_run_on(self, st->s__stop_event, st->s_wait) < 0) {
+    if (cbase_object_run_on(self, st->s__stop_event, st->s_wait) < 0) {
         cbase_except_enter(&block);
         (void)stop_in_greenlet(st, self, timeout);
         cbase_except_reraise(&block);
@@ -398,9 +398,9 @@ serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
 #define BLOCKING_METHOD(function, name, param, run)                                               \
     CBASE_METHOD(function)                                                                        \
     {                                                                                             \
-        static const cbase_params params = {name, 0, {param, NULL}};                              \
+        static const cbase_args_params params = {name, 0, {param, NULL}};                         \
         PyObject *arg;                                                                            \
-        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                               \
+        if (cbase_args_parse(&params, args, nargs, kwnames, &arg) < 0) {                          \
             return NULL;                                                                          \
         }                                                                                         \
         arg = Py_NewRef(arg == NULL ? Py_None : arg);                                             \
@@ -415,7 +415,7 @@ BLOCKING_METHOD(server_serve_forever, "serve_forever", "stop_timeout", serve_for
 CBASE_METHOD(server_enter)
 {
     (void)cls, (void)args;
-    if (cbase_no_args("__enter__", nargs, kwnames) < 0) {
+    if (cbase_args_none("__enter__", nargs, kwnames) < 0) {
         return NULL;
     }
     return Py_NewRef(self);
@@ -424,8 +424,8 @@ CBASE_METHOD(server_enter)
 CBASE_METHOD(server_exit)
 {
     (void)args, (void)nargs;
-    if (cbase_no_keywords("__exit__", kwnames) < 0
-        || cbase_run(self, cbase_class_state(cls)->s_stop) < 0)
+    if (cbase_args_no_keywords("__exit__", kwnames) < 0
+        || cbase_object_run(self, cbase_class_state(cls)->s_stop) < 0)
     {
         return NULL;
     }

@@ -26,7 +26,7 @@ has_colon(PyObject *text)
 static PyObject *
 call_method(PyObject *text, const char *name, PyObject *args)
 {
-    PyObject *method = args == NULL ? NULL : cbase_attr(text, name);
+    PyObject *method = args == NULL ? NULL : cbase_object_attr(text, name);
     PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
 
     Py_XDECREF(method);
@@ -200,8 +200,8 @@ parse(cbase_state *st, PyObject *address)
     if (colon) { // or a number, whatever else it claims to be
         int is_number = PyObject_IsInstance(address, (PyObject *)&PyLong_Type);
         if (is_number == 0 && is == 0) {
-            cbase_raise(PyExc_TypeError, "Expected tuple or string, got %S",
-                        (PyObject *)Py_TYPE(address));
+            cbase_except_raise(PyExc_TypeError, "Expected tuple or string, got %S",
+                               (PyObject *)Py_TYPE(address));
         }
         if (is_number <= 0) {
             return is_number < 0 || is == 0 ? NULL : parse_host_and_port(st, address);
@@ -218,7 +218,8 @@ cbase_parse_address(cbase_state *st, PyObject *address)
     if (result == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
         cbase_except block;
         cbase_except_enter(&block);
-        cbase_raise(PyExc_ValueError, "Failed to parse address %R: %S", address, block.raised);
+        cbase_except_raise(PyExc_ValueError, "Failed to parse address %R: %S", address,
+                           block.raised);
         (void)cbase_except_leave(&block);
     }
     return result;
@@ -228,9 +229,9 @@ cbase_parse_address(cbase_state *st, PyObject *address)
     static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t nargs,          \
                               PyObject *kwnames)                                                  \
     {                                                                                             \
-        static const cbase_params params = {name, 1, {param, NULL}};                              \
+        static const cbase_args_params params = {name, 1, {param, NULL}};                         \
         PyObject *arg;                                                                            \
-        if (cbase_parse(&params, args, nargs, kwnames, &arg) < 0) {                               \
+        if (cbase_args_parse(&params, args, nargs, kwnames, &arg) < 0) {                          \
             return NULL;                                                                          \
         }                                                                                         \
         return call(cbase_module_state(module), arg);                                             \
@@ -240,7 +241,7 @@ ADDRESS_FUNCTION(address_extract_family, "_extract_family", "host", extract_fami
 ADDRESS_FUNCTION(address_parse_inner, "_parse_address", "address", parse)
 ADDRESS_FUNCTION(address_parse, "parse_address", "address", cbase_parse_address)
 
-PyMethodDef cbase_address_functions[] = {
+PyMethodDef cbase_parse_address_functions[] = {
     CBASE_FUNCTION_DEF(
         "_extract_family", address_extract_family,
         "_extract_family($module, host)\n--\n\n"

@@ -50,7 +50,7 @@ format_socket(cbase_state *st, PyObject *self)
     if (has == 0) {
         return PyUnicode_FromString("");
     }
-    fileno = cbase_call(socket, st->s_fileno);
+    fileno = cbase_object_call(socket, st->s_fileno);
     Py_DECREF(socket);
     if (fileno == NULL) {
         fileno = PyUnicode_FromString("");
@@ -104,7 +104,7 @@ format_handle(cbase_state *st, PyObject *self, PyObject *handle, PyObject *bound
         Py_XDECREF(repr);
         return text;
     }
-    PyObject *type = cbase_attr(self, "__class__");
+    PyObject *type = cbase_object_attr(self, "__class__");
     PyObject *type_name = type == NULL ? NULL : PyObject_GetAttr(type, st->s___name__);
     PyObject *name = type_name == NULL ? NULL : PyObject_GetAttr(handle, st->s___name__);
     if (name != NULL) {
@@ -134,7 +134,7 @@ format_info(cbase_state *st, PyObject *self)
     PyObject *handle = NULL, *bound_to = NULL;
 
     if (text == NULL || append(&text, format_address(st, self)) < 0
-        || cbase_dict_get(st, self, st->s_handle, &handle) < 0)
+        || cbase_instance_dict_get(st, self, st->s_handle, &handle) < 0)
     {
         goto error;
     }
@@ -158,7 +158,7 @@ error:
 CBASE_METHOD(server_formatinfo)
 {
     (void)args;
-    if (cbase_no_args("_formatinfo", nargs, kwnames) < 0) {
+    if (cbase_args_none("_formatinfo", nargs, kwnames) < 0) {
         return NULL;
     }
     return format_info(cbase_class_state(cls), self);
@@ -169,7 +169,7 @@ static PyObject *
 describe(cbase_state *st, PyObject *self, int with_id)
 {
     PyObject *name = PyObject_GetAttr((PyObject *)Py_TYPE(self), st->s___name__);
-    PyObject *info = name == NULL ? NULL : cbase_call(self, st->s__formatinfo);
+    PyObject *info = name == NULL ? NULL : cbase_object_call(self, st->s__formatinfo);
     PyObject *result = NULL;
 
     if (info != NULL && with_id) {
@@ -190,7 +190,7 @@ describe(cbase_state *st, PyObject *self, int with_id)
 CBASE_METHOD(server_repr)
 {
     (void)args;
-    if (cbase_no_args("__repr__", nargs, kwnames) < 0) {
+    if (cbase_args_none("__repr__", nargs, kwnames) < 0) {
         return NULL;
     }
     return describe(cbase_class_state(cls), self, 1);
@@ -199,7 +199,7 @@ CBASE_METHOD(server_repr)
 CBASE_METHOD(server_str)
 {
     (void)args;
-    if (cbase_no_args("__str__", nargs, kwnames) < 0) {
+    if (cbase_args_none("__str__", nargs, kwnames) < 0) {
         return NULL;
     }
     return describe(cbase_class_state(cls), self, 0);
@@ -230,7 +230,7 @@ CBASE_METHOD(get_server_host)
 {
     cbase_state *st = cbase_class_state(cls);
     (void)args;
-    if (cbase_no_args("server_host", nargs, kwnames) < 0) {
+    if (cbase_args_none("server_host", nargs, kwnames) < 0) {
         return NULL;
     }
     return address_item(st, self, st->zero);
@@ -240,7 +240,7 @@ CBASE_METHOD(get_server_port)
 {
     cbase_state *st = cbase_class_state(cls);
     (void)args;
-    if (cbase_no_args("server_port", nargs, kwnames) < 0) {
+    if (cbase_args_none("server_port", nargs, kwnames) < 0) {
         return NULL;
     }
     return address_item(st, self, st->one);
@@ -252,14 +252,14 @@ CBASE_METHOD(get_started)
     PyObject *event;
 
     (void)args;
-    if (cbase_no_args("started", nargs, kwnames) < 0) {
+    if (cbase_args_none("started", nargs, kwnames) < 0) {
         return NULL;
     }
     event = PyObject_GetAttr(self, st->s__stop_event);
     if (event == NULL) {
         return NULL;
     }
-    int stopped = cbase_ask(event, st->s_is_set);
+    int stopped = cbase_object_ask(event, st->s_is_set);
     Py_DECREF(event);
     return stopped < 0 ? NULL : PyBool_FromLong(!stopped);
 }
@@ -267,14 +267,14 @@ CBASE_METHOD(get_started)
 CBASE_METHOD(get_closed)
 {
     (void)args;
-    if (cbase_no_args("closed", nargs, kwnames) < 0) {
+    if (cbase_args_none("closed", nargs, kwnames) < 0) {
         return NULL;
     }
-    int open = cbase_has(self, cbase_class_state(cls)->s_socket);
+    int open = cbase_object_has(self, cbase_class_state(cls)->s_socket);
     return open < 0 ? NULL : PyBool_FromLong(!open);
 }
 
-PyMethodDef cbase_info_methods[] = {
+PyMethodDef cbase_repr_methods[] = {
     CBASE_METHOD_DEF("_formatinfo", server_formatinfo,
                      "_formatinfo($self, /)\n--\n\n"
                      "The part of repr() and str() that tells descriptor, address and handler."),
@@ -283,7 +283,7 @@ PyMethodDef cbase_info_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyMethodDef cbase_info_properties[] = {
+PyMethodDef cbase_repr_properties[] = {
     CBASE_METHOD_DEF(
         "server_host", get_server_host,
         "Host that the server is bound to, a str; None if the address is not a tuple, as that\n"
