@@ -9,7 +9,7 @@ import sysconfig
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = [] if sys.platform == 'win32' else ['-std=c11', '-O2', '-fvisibility=hidden']
+FLAGS = ['-std=c11', '-O2', '-fvisibility=hidden']
 
 if sys.implementation.name != 'cpython':
     sys.exit('gevent_cbase is an extension of CPython; on %s use gevent itself.'

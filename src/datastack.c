@@ -20,9 +20,7 @@
  * - It runs inside CPython's allocator, and after finalization: no Python API in it.
  * - It can leave only if nobody else stands in front of it. If it has to stay it passes all on.
  */
-#include "cbase.h"
-
-#ifdef CBASE_HAVE_DATASTACK
+#include "ground.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -376,5 +374,3 @@ PyMethodDef cbase_datastack_functions[] = {
                "(hits, misses, cached, limit); limit is 0 if it is off.")},
     {NULL, NULL, 0, NULL},
 };
-
-#endif

@@ -1,5 +1,6 @@
 /* The extension module gevent_cbase._cbase: its state and its initialization. */
-#include "cbase.h"
+#include "ground.h"
+#include "server/server.h"
 
 /* getattr(__import__(module), name), owned. */
 static PyObject *
@@ -70,28 +71,11 @@ import_gevent(cbase_state *st)
 }
 
 static PyMethodDef *const functions[] = {
-    cbase_parse_address_functions, cbase_handover_functions,     cbase_hooks_functions,
-    cbase_pool_spawn_functions,    cbase_run_functions,          cbase_greenlet_functions,
-    cbase_counters_functions,      cbase_premises_functions,
-#ifdef CBASE_HAVE_SOCKETS
-    cbase_socket_accept_functions, cbase_socket_close_functions,
-#endif
-#ifdef CBASE_HAVE_DATASTACK
-    cbase_datastack_functions,
-#endif
+    cbase_datastack_functions,     cbase_run_functions,           cbase_premises_functions,
+    cbase_socket_accept_functions, cbase_socket_close_functions,  cbase_pool_spawn_functions,
+    cbase_greenlet_functions,      cbase_parse_address_functions, cbase_hooks_functions,
+    cbase_handover_functions,      cbase_counters_functions,      cbase_taken_functions,
 };
-
-/* Which module in Python compares gevent for which steps, and what of gevent these are about. */
-static void
-name_preparations(cbase_state *st)
-{
-    st->sockets.preparation.needed = "gevent.server";
-    st->sockets.preparation.module = "gevent_cbase._stream";
-    st->pool_spawn.preparation.needed = "gevent.pool";
-    st->pool_spawn.preparation.module = "gevent_cbase._pool";
-    st->greenlets.preparation.needed = "gevent.hub";
-    st->greenlets.preparation.module = "gevent_cbase._greenlets";
-}
 
 static int
 module_exec(PyObject *module)
@@ -111,9 +95,10 @@ module_exec(PyObject *module)
             return -1;
         }
     }
-    name_preparations(st);
-    cbase_hub_init(st);
-    if (cbase_hooks_init(st) < 0 || cbase_socket_close_init(module) < 0
+    if (cbase_premises_init(st) < 0 || cbase_hub_init(st) < 0 || cbase_batch_init(st) < 0
+        || cbase_greenlet_init(st) < 0 || cbase_pool_spawn_init(st) < 0
+        || cbase_socket_accept_init(st) < 0 || cbase_socket_close_init(module) < 0
+        || cbase_hooks_init(st) < 0 || cbase_lifecycle_init(st) < 0
         || cbase_counters_init(module, st) < 0)
     {
         return -1;
@@ -124,7 +109,7 @@ module_exec(PyObject *module)
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
-#if PY_VERSION_HEX >= 0x030C0000
+#ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
     {0, NULL},

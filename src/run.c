@@ -1,6 +1,6 @@
 /* For `python -m gevent_cbase`: the two steps of running a program that Python code cannot do
  * the way the interpreter does. Knows nothing of servers. */
-#include "cbase.h"
+#include "ground.h"
 
 /* Run a script: source is read and decoded, and its errors are told, as for `python SCRIPT`. */
 static PyObject *

@@ -8,7 +8,46 @@
  * CAUTION: writes fields of gevent's objects, found like that. A Greenlet has its spawner's stack,
  * which is read-only, in common with those before it that were spawned from the same place.
  */
-#include "cbase.h"
+#include "native/premises.h"
+
+#define STACK_LIMIT 16 /* frames of a spawning stack; gevent has 10 */
+
+typedef struct {
+    PyTypeObject *class, *raw_class; // Greenlet, TrackedRawGreenlet
+    PyObject *spawn_function;        // of the class method Greenlet.spawn
+    PyObject *spawn_raw;
+    PyObject *get_hub, *getcurrent;
+    const PyGetSetDef *run, *parent; // attributes of class greenlet
+    PyObject *switch_method;         // its descriptor there
+    PyTypeObject *hub_class;         // the class of hubs that start() knows
+    const PyGetSetDef *loop;         // attribute of it
+    PyObject *config, *setting;      // gevent.config, and its setting track_greenlet_tree
+    PyObject **spawn_callbacks;      // gevent's variable: what start() calls; or NULL: unknown
+    Py_ssize_t args, kwargs, links, spawning_greenlet, spawn_tree_locals, spawning_stack,
+        start_event; // offsets
+    int limit;       // of frames
+} parts_of_gevent;
+
+/* The last stack that gevent has made, and the Python frames it stands for. All owned. */
+typedef struct {
+    PyObject *stack;
+    int limit, depth;
+    struct {
+        PyCodeObject *code;
+        int lasti;
+    } frame[STACK_LIMIT];
+} spawning_stack;
+
+struct cbase_greenlet_state {
+    cbase_premises_comparison comparison;
+    cbase_premises spawn, raw;
+    const parts_of_gevent *parts;
+    cbase_memo_dict settings, tracked, value; // on the way to the value of the setting
+    cbase_memo_class spawners;                // classes of them, and `spawn_tree_locals`
+    cbase_memo_dict locals;
+    cbase_memo_class run_callback; // of loops
+    spawning_stack last;
+};
 
 static PyObject **
 field(PyObject *obj, Py_ssize_t offset)
@@ -31,17 +70,17 @@ set_field(PyObject *obj, Py_ssize_t offset, PyObject *value)
 
 /* Whether gevent.config.track_greenlet_tree is true, as far as can be told without asking it. */
 static int
-is_tracked(cbase_state *st, const cbase_greenlet_parts *parts)
+is_tracked(cbase_state *st, const parts_of_gevent *parts)
 {
-    cbase_greenlets *g = &st->greenlets;
-    PyObject *settings = cbase_memo_instance_get(st, &g->settings, parts->config, st->s_settings);
+    struct cbase_greenlet_state *g = st->greenlets;
+    PyObject *settings = cbase_memo_instance_get(&g->settings, parts->config, st->s_settings);
     PyObject *setting = NULL, *value = NULL;
 
     if (settings != NULL && PyDict_CheckExact(settings)) {
-        setting = cbase_memo_dict_get(st, &g->tracked, settings, st->s_track_greenlet_tree);
+        setting = cbase_memo_dict_get(&g->tracked, settings, st->s_track_greenlet_tree);
     }
     if (setting == parts->setting) {
-        value = cbase_memo_instance_get(st, &g->value, setting, st->s_value);
+        value = cbase_memo_instance_get(&g->value, setting, st->s_value);
     }
     int tracked = value == Py_True;
     Py_XDECREF(value);
@@ -54,7 +93,7 @@ is_tracked(cbase_state *st, const cbase_greenlet_parts *parts)
 
 /* The last stack, owned, if the Python frames that run now are where its were; or NULL. */
 static PyObject *
-last_stack(const cbase_spawning_stack *last)
+last_stack(const spawning_stack *last)
 {
     PyObject *stack = Py_XNewRef(last->stack); // so that no other one can have its address
     PyFrameObject *frame = PyEval_GetFrame();  // borrowed
@@ -81,7 +120,7 @@ last_stack(const cbase_spawning_stack *last)
 }
 
 static void
-forget_stack(cbase_spawning_stack *forgotten)
+forget_stack(spawning_stack *forgotten)
 {
     Py_XDECREF(forgotten->stack);
     for (int i = 0; i < forgotten->depth; i++) {
@@ -92,9 +131,9 @@ forget_stack(cbase_spawning_stack *forgotten)
 /* Remembers the stack of a greenlet that was made just now; steals it. All of it is noted before
  * it takes the place of the last one. */
 static void
-remember_stack(cbase_spawning_stack *last, PyObject *stack, int limit)
+remember_stack(spawning_stack *last, PyObject *stack, int limit)
 {
-    cbase_spawning_stack noted = {.stack = stack, .limit = limit};
+    spawning_stack noted = {.stack = stack, .limit = limit};
     PyFrameObject *frame = PyEval_GetFrame(); // borrowed
 
     Py_XINCREF(frame);
@@ -105,7 +144,7 @@ remember_stack(cbase_spawning_stack *last, PyObject *stack, int limit)
         Py_SETREF(frame, PyFrame_GetBack(frame));
     }
     Py_XDECREF(frame);
-    cbase_spawning_stack forgotten = *last;
+    spawning_stack forgotten = *last;
     *last = noted;
     forget_stack(&forgotten); // which may run anything
 }
@@ -114,8 +153,7 @@ remember_stack(cbase_spawning_stack *last, PyObject *stack, int limit)
 
 /* greenlet.__init__(new, run, hub), which sets these two. Its parent is `spawner`, up to now. */
 static int
-init_base(const cbase_greenlet_parts *g, PyObject *new, PyObject *run, PyObject *hub,
-          PyObject *spawner)
+init_base(const parts_of_gevent *g, PyObject *new, PyObject *run, PyObject *hub, PyObject *spawner)
 {
     if (g->run->set(new, run, g->run->closure) < 0) {
         return -1;
@@ -147,7 +185,7 @@ tuple_of(PyObject *const *items, size_t count)
 
 /* Greenlet(*args) with this stack, spawned by `spawner`, which has these `locals`. */
 static PyObject *
-make_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *stack, PyObject *spawner,
+make_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *stack, PyObject *spawner,
               PyObject *locals, PyObject *const *args, size_t nargs)
 {
     PyObject *hub = cbase_hub_get(st, g->get_hub);
@@ -171,59 +209,58 @@ make_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *stack, P
 
 /* Greenlet(*args) itself; the next ones can have its stack. */
 static PyObject *
-first_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *const *args, size_t nargs)
+first_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *const *args, size_t nargs)
 {
     PyObject *new = PyObject_Vectorcall((PyObject *)g->class, args, nargs, NULL);
 
     if (new != NULL) {
-        remember_stack(&st->greenlets.last, Py_NewRef(*field(new, g->spawning_stack)), g->limit);
+        remember_stack(&st->greenlets->last, Py_NewRef(*field(new, g->spawning_stack)), g->limit);
     }
     return new;
 }
 
 /* The current greenlet and its spawn_tree_locals, if it has some: 1, 0 or -1. */
 static int
-find_spawner(cbase_state *st, const cbase_greenlet_parts *parts, PyObject **spawner,
-             PyObject **locals)
+find_spawner(cbase_state *st, const parts_of_gevent *parts, PyObject **spawner, PyObject **locals)
 {
-    cbase_greenlets *g = &st->greenlets;
+    struct cbase_greenlet_state *g = st->greenlets;
 
     *locals = NULL;
     *spawner = cbase_call_no_args(parts->getcurrent);
     if (*spawner == NULL) {
         return -1;
     }
-    if (cbase_memo_class_lacks(st, &g->spawners, Py_TYPE(*spawner), st->s_spawn_tree_locals)) {
-        *locals = cbase_memo_instance_get(st, &g->locals, *spawner, st->s_spawn_tree_locals);
+    if (cbase_memo_class_lacks(&g->spawners, Py_TYPE(*spawner), st->s_spawn_tree_locals)) {
+        *locals = cbase_memo_instance_get(&g->locals, *spawner, st->s_spawn_tree_locals);
     }
     return *locals != NULL ? 1 : compat_get_optional(*spawner, st->s_spawn_tree_locals, locals);
 }
 
 /* 1 and the parts that premises go with, 0 or -1. */
 static int
-hold(cbase_state *st, cbase_premises *premises, const cbase_greenlet_parts **parts)
+hold(cbase_state *st, cbase_premises *premises, const parts_of_gevent **parts)
 {
-    int known = cbase_premises_hold(st, premises, &st->greenlets.preparation);
+    int known = cbase_premises_hold(st, premises, &st->greenlets->comparison);
 
-    *parts = st->greenlets.parts; // read after that, as it may run anything
+    *parts = st->greenlets->parts; // read after that, as it may run anything
     return known;
 }
 
-int
+cbase_outcome
 cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
                    PyObject **greenlet)
 {
-    const cbase_greenlet_parts *g = st->greenlets.parts;
+    const parts_of_gevent *g = st->greenlets->parts;
     PyObject *spawner = NULL, *locals = NULL;
 
     *greenlet = NULL;
     if (g == NULL || cls != (PyObject *)g->class || args[0] == Py_None
         || !PyCallable_Check(args[0])) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
-    int known = hold(st, &st->greenlets.spawn, &g);
+    int known = hold(st, &st->greenlets->spawn, &g);
     if (known > 0 && (cls != (PyObject *)g->class || !is_tracked(st, g))) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
     if (known > 0) {
         known = find_spawner(st, g, &spawner, &locals);
@@ -232,36 +269,37 @@ cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t
         known = PyDict_CheckExact(locals) || locals == Py_None;
     }
     if (known > 0) {
-        PyObject *stack = last_stack(&st->greenlets.last);
+        PyObject *stack = last_stack(&st->greenlets->last);
         *greenlet = stack != NULL ? make_greenlet(st, g, stack, spawner, locals, args, nargs)
                                   : first_greenlet(st, g, args, nargs);
         Py_XDECREF(stack);
+        known = *greenlet == NULL ? -1 : 1;
     }
     Py_XDECREF(locals);
     Py_XDECREF(spawner);
-    return known != 0;
+    return (cbase_outcome)known;
 }
 
-int
+cbase_outcome
 cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback)
 {
-    const cbase_greenlet_parts *g = st->greenlets.parts;
+    const parts_of_gevent *g = st->greenlets->parts;
 
     if (g == NULL || !Py_IS_TYPE(greenlet, g->class) || Py_REFCNT(greenlet) != 1) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
     PyObject *links = *field(greenlet, g->links);
     if (links == NULL || !PyList_CheckExact(links)) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
-    return PyList_Append(links, callback) < 0 ? -1 : 1;
+    return PyList_Append(links, callback) < 0 ? CBASE_FAILED : CBASE_DONE;
 }
 
 /* ---- spawn ---- */
 
 /* TrackedRawGreenlet(run, hub) */
 static PyObject *
-make_raw_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *run, PyObject *hub)
+make_raw_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *run, PyObject *hub)
 {
     PyTypeObject *class = g->raw_class;
     PyObject *spawner = NULL, *locals = NULL, *ref = NULL, *new = NULL;
@@ -289,7 +327,7 @@ make_raw_greenlet(cbase_state *st, const cbase_greenlet_parts *g, PyObject *run,
 
 /* loop.run_callback(greenlet.switch, *args), for a greenlet with no `switch` of its own. */
 static PyObject *
-schedule(cbase_state *st, const cbase_greenlet_parts *g, PyObject *loop, PyObject *greenlet,
+schedule(cbase_state *st, const parts_of_gevent *g, PyObject *loop, PyObject *greenlet,
          PyObject *const *args, size_t nargs)
 {
     PyObject *switch_to =
@@ -302,7 +340,7 @@ schedule(cbase_state *st, const cbase_greenlet_parts *g, PyObject *loop, PyObjec
             call[i + 2] = args[i];
         }
         callback =
-            cbase_memo_call(st, &st->greenlets.run_callback, st->s_run_callback, call, nargs + 2);
+            cbase_memo_call(&st->greenlets->run_callback, st->s_run_callback, call, nargs + 2);
         Py_DECREF(switch_to);
     }
     return callback;
@@ -310,7 +348,7 @@ schedule(cbase_state *st, const cbase_greenlet_parts *g, PyObject *loop, PyObjec
 
 /* Whether start() of a greenlet does nothing but schedule it. */
 static int
-is_simple_start(cbase_state *st, const cbase_greenlet_parts *g, PyObject *greenlet)
+is_simple_start(cbase_state *st, const parts_of_gevent *g, PyObject *greenlet)
 {
     if (g == NULL || !Py_IS_TYPE(greenlet, g->class) || g->spawn_callbacks == NULL
         || *g->spawn_callbacks != Py_None || *field(greenlet, g->start_event) != Py_None)
@@ -331,7 +369,7 @@ is_simple_start(cbase_state *st, const cbase_greenlet_parts *g, PyObject *greenl
 /* The loop of the hub that a greenlet has as its parent, as start() finds it; or NULL, perhaps
  * with an exception. */
 static PyObject *
-find_loop(const cbase_greenlet_parts *g, PyObject *greenlet)
+find_loop(const parts_of_gevent *g, PyObject *greenlet)
 {
     PyObject *hub = g->parent->get(greenlet, g->parent->closure);
     PyObject *loop = NULL;
@@ -346,7 +384,7 @@ find_loop(const cbase_greenlet_parts *g, PyObject *greenlet)
 int
 cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
 {
-    const cbase_greenlet_parts *g = st->greenlets.parts;
+    const parts_of_gevent *g = st->greenlets->parts;
     PyObject *loop = is_simple_start(st, g, greenlet) ? find_loop(g, greenlet) : NULL;
 
     if (loop == NULL) {
@@ -360,7 +398,7 @@ cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
 
 /* spawn_raw(*args) */
 static PyObject *
-spawn_raw(cbase_state *st, const cbase_greenlet_parts *g, PyObject *const *args, size_t nargs)
+spawn_raw(cbase_state *st, const parts_of_gevent *g, PyObject *const *args, size_t nargs)
 {
     PyObject *hub = cbase_hub_get(st, g->get_hub);
     PyObject *loop = NULL, *new = NULL, *callback = NULL;
@@ -385,56 +423,59 @@ spawn_raw(cbase_state *st, const cbase_greenlet_parts *g, PyObject *const *args,
     return new;
 }
 
-/* spawn_raw(*args): 1 and the greenlet or NULL, or 0 if it has to be called. */
-static int
+/* spawn_raw(*args) */
+static cbase_outcome
 call_spawn_raw(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **greenlet)
 {
     *greenlet = NULL;
     if (nargs > CBASE_SPAWN_ARGS || !PyCallable_Check(args[0])) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
-    const cbase_greenlet_parts *g;
-    int known = hold(st, &st->greenlets.raw, &g);
+    const parts_of_gevent *g;
+    int known = hold(st, &st->greenlets->raw, &g);
     if (known > 0 && !is_tracked(st, g)) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
     if (known > 0) {
         *greenlet = spawn_raw(st, g, args, nargs);
+        known = *greenlet == NULL ? -1 : 1;
     }
-    return known != 0;
+    return (cbase_outcome)known;
 }
 
 /* Whether this is Greenlet.spawn. */
 static int
-is_greenlet_spawn(const cbase_greenlet_parts *g, PyObject *spawn)
+is_greenlet_spawn(const parts_of_gevent *g, PyObject *spawn)
 {
     return Py_IS_TYPE(spawn, &PyMethod_Type) && PyMethod_GET_FUNCTION(spawn) == g->spawn_function
            && PyMethod_GET_SELF(spawn) == (PyObject *)g->class;
 }
 
-int
+cbase_outcome
 cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                      PyObject **greenlet)
 {
-    const cbase_greenlet_parts *g = st->greenlets.parts;
+    const parts_of_gevent *g = st->greenlets->parts;
 
     if (g == NULL) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
     if (spawn == g->spawn_raw) {
         return call_spawn_raw(st, args, nargs, greenlet);
     }
     if (!is_greenlet_spawn(g, spawn)) {
-        return 0;
+        return CBASE_NOT_OURS;
     }
-    int known = cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
-    if (*greenlet != NULL && cbase_greenlet_start(st, *greenlet) < 0) {
+    cbase_outcome outcome =
+        cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
+    if (outcome == CBASE_DONE && cbase_greenlet_start(st, *greenlet) < 0) {
         Py_CLEAR(*greenlet);
+        outcome = CBASE_FAILED;
     }
-    return known;
+    return outcome;
 }
 
-/* ---- preparation ---- */
+/* ---- comparison ---- */
 
 /* Finds the field of `made`, not set in the uninitialized `fresh`, that holds `value`; where it
  * is NULL, an empty list. An offset, or -1 if there is not exactly one. */
@@ -475,7 +516,7 @@ count_fields(PyObject *made, PyObject *fresh)
 }
 
 static int
-find_fields(cbase_greenlet_parts *g, PyObject *made, PyObject *fresh)
+find_fields(parts_of_gevent *g, PyObject *made, PyObject *fresh)
 {
     struct {
         const char *name; // NULL: has none
@@ -537,8 +578,8 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                             "method",    "get_hub",   "getcurrent", "config", "setting",
                             "spawn_raw", "raw_class", "run",        "parent", "switch_method",
                             "loop",      "exports",   NULL};
-    cbase_greenlets *steps = &cbase_module_state(module)->greenlets;
-    cbase_greenlet_parts given = {0};
+    struct cbase_greenlet_state *steps = cbase_module_state(module)->greenlets;
+    parts_of_gevent given = {0};
     PyObject *spawn, *raw, *made, *fresh, *method, *run, *parent, *loop, *exports;
 
     if (!PyArg_ParseTupleAndKeywords(
@@ -553,7 +594,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     given.class = Py_TYPE(made);
     given.spawn_function = PyMethod_GET_FUNCTION(method); // borrowed, until it is kept
     if (Py_TYPE(fresh) != given.class || PyMethod_GET_SELF(method) != (PyObject *)given.class
-        || given.limit < 0 || given.limit > CBASE_STACK_LIMIT)
+        || given.limit < 0 || given.limit > STACK_LIMIT)
     {
         PyErr_SetString(PyExc_TypeError, "another Greenlet");
         return NULL;
@@ -581,8 +622,8 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  parent,
                                  loop,
                                  given.switch_method};
-    const cbase_greenlet_parts *parts = cbase_premises_keep_parts(
-        steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    const parts_of_gevent *parts = cbase_premises_keep_parts(steps->parts, &given, sizeof(given),
+                                                             objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->spawn, spawn) < 0
         || cbase_premises_set(&steps->raw, raw) < 0)
     {
@@ -593,9 +634,23 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
+cbase_greenlet_init(cbase_state *st)
+{
+    st->greenlets = PyMem_Calloc(1, sizeof(*st->greenlets));
+    if (st->greenlets == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->greenlets->comparison.needed = "gevent.hub";
+    st->greenlets->comparison.module = "gevent_cbase._greenlets";
+    cbase_premises_register(st, &st->greenlets->comparison);
+    return 0;
+}
+
+int
 cbase_greenlet_find(cbase_state *st)
 {
-    return cbase_premises_compare_once(st, &st->greenlets.preparation);
+    return cbase_premises_compare_once(st, &st->greenlets->comparison);
 }
 
 /* Whether greenlets that `spawn` makes are made here; None: none are. */
@@ -603,11 +658,11 @@ static PyObject *
 greenlets_taken(PyObject *module, PyObject *spawn)
 {
     cbase_state *st = cbase_module_state(module);
-    const cbase_greenlet_parts *g;
-    int known = hold(st, &st->greenlets.spawn, &g);
+    const parts_of_gevent *g;
+    int known = hold(st, &st->greenlets->spawn, &g);
 
     if (known > 0) {
-        known = hold(st, &st->greenlets.raw, &g);
+        known = hold(st, &st->greenlets->raw, &g);
     }
     if (known <= 0) {
         return known < 0 ? NULL : Py_NewRef(Py_None);

@@ -4,14 +4,26 @@
  * gevent._hub_local, compiled, exports the object with the thread-local attributes to its other
  * modules; its `__dict__` is the same dict as long as a thread lives.
  */
-#include "cbase.h"
+#include "native/native.h"
+
+/* Where gevent keeps the hub of each thread. All but the dict is never freed. */
+struct cbase_hub_state {
+    PyObject *get_hub, *get_hub_noargs; // gevent's functions
+    PyObject *local;                    // has the thread-local attribute `hub`; NULL: unknown
+    cbase_class_stamp class;            // of its class, when this was found out about it:
+    int in_dict;                        // the attribute is in its `__dict__`
+    uint64_t thread;                    // for which
+    PyObject *dict;                     // this is its `__dict__`, owned; or NULL
+    cbase_memo_dict hub;                // what is in that
+    cbase_memo_class loop;              // attribute of hubs
+};
 
 /* The hub in the attributes of this thread; NULL, without an exception, if get_hub() has to see
  * to it. */
 static PyObject *
 read_hub(cbase_state *st)
 {
-    cbase_hub *h = &st->hub;
+    struct cbase_hub_state *h = st->hub;
     uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
     PyObject *dict = h->thread == thread ? Py_XNewRef(h->dict) : NULL;
 
@@ -23,7 +35,7 @@ read_hub(cbase_state *st)
         PyErr_Clear(); // get_hub() meets it as well
         return NULL;
     }
-    PyObject *hub = cbase_memo_dict_get(st, &h->hub, dict, st->s_hub);
+    PyObject *hub = cbase_memo_dict_get(&h->hub, dict, st->s_hub);
     if (hub == Py_None) {
         Py_CLEAR(hub);
     }
@@ -47,7 +59,7 @@ has_no_hub(cbase_state *st, PyTypeObject *class)
 static int
 is_in_dict(cbase_state *st)
 {
-    cbase_hub *h = &st->hub;
+    struct cbase_hub_state *h = st->hub;
     PyTypeObject *class = Py_TYPE(h->local);
 
     if (!cbase_class_stamp_holds(&h->class, class)) {
@@ -66,7 +78,7 @@ is_in_dict(cbase_state *st)
 PyObject *
 cbase_hub_get(cbase_state *st, PyObject *get_hub)
 {
-    const cbase_hub *h = &st->hub;
+    const struct cbase_hub_state *h = st->hub;
     PyObject *hub = NULL;
 
     if (h->local != NULL && (get_hub == h->get_hub || get_hub == h->get_hub_noargs)
@@ -79,13 +91,13 @@ cbase_hub_get(cbase_state *st, PyObject *get_hub)
 PyObject *
 cbase_hub_loop(cbase_state *st, PyObject *hub)
 {
-    return cbase_memo_attr(st, &st->hub.loop, hub, st->s_loop);
+    return cbase_memo_attr(&st->hub->loop, hub, st->s_loop);
 }
 
 void
 cbase_hub_drop(cbase_state *st)
 {
-    Py_CLEAR(st->hub.dict);
+    Py_CLEAR(st->hub->dict);
 }
 
 /* The object that gevent's functions read the hub from. Borrowed; or NULL, perhaps with an
@@ -103,12 +115,17 @@ find_local(PyObject *module)
     return local == NULL ? NULL : *local;
 }
 
-void
+int
 cbase_hub_init(cbase_state *st)
 {
-    cbase_hub *h = &st->hub;
     PyObject *module = PyImport_ImportModule("gevent._hub_local");
+    struct cbase_hub_state *h = st->hub = PyMem_Calloc(1, sizeof(*st->hub));
 
+    if (h == NULL) {
+        PyErr_NoMemory();
+        Py_XDECREF(module);
+        return -1;
+    }
     if (module != NULL && (h->get_hub = cbase_object_attr(module, "get_hub")) != NULL
         && (h->get_hub_noargs = cbase_object_attr(module, "get_hub_noargs")) != NULL)
     {
@@ -116,4 +133,5 @@ cbase_hub_init(cbase_state *st)
     }
     PyErr_Clear(); // without it, gevent's functions are called
     Py_XDECREF(module);
+    return 0;
 }

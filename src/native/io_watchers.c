@@ -13,7 +13,7 @@
  * until a server accepts again, and there are no more than two for each descriptor below
  * DESCRIPTORS.
  */
-#include "cbase.h"
+#include "native/socket.h"
 
 #ifdef CBASE_HAVE_SOCKETS
 
@@ -61,13 +61,13 @@ new_watcher(cbase_state *st, PyObject *loop, int fd, PyObject *events)
 static int
 is_known_loop(const cbase_state *st, PyObject *loop)
 {
-    return Py_IS_TYPE(loop, st->sockets.parts->loop_class);
+    return Py_IS_TYPE(loop, st->sockets->parts->loop_class);
 }
 
 static int
 are_known(const cbase_state *st, PyObject *const *events)
 {
-    const PyTypeObject *io_class = st->sockets.parts->io_class;
+    const PyTypeObject *io_class = st->sockets->parts->io_class;
 
     return Py_TYPE(events[0]) == io_class && Py_TYPE(events[1]) == io_class
            && size_of(events[0]) <= MAX_BYTES;
@@ -188,6 +188,13 @@ cbase_io_watchers_drop(void)
             drop(places[fd]);
         }
     }
+}
+
+#else
+
+void
+cbase_io_watchers_drop(void)
+{
 }
 
 #endif

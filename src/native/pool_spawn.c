@@ -2,25 +2,37 @@
  * frame. As in socket_accept.c, only where gevent's own code is known to be what would run:
  * gevent_cbase._pool compares it. Here, `pool` is always exactly a Pool.
  */
-#include "cbase.h"
+#include "native/premises.h"
+
+typedef struct {
+    PyTypeObject *class;
+    PyObject *full_function, *spawn_function, *discard_function;
+    PyObject *PoolFull;
+} parts_of_gevent;
+
+struct cbase_pool_spawn_state {
+    cbase_premises_comparison comparison;
+    cbase_premises full, spawn;   // both with the class Pool
+    const parts_of_gevent *parts; // or NULL: not known yet
+};
 
 /* Whether `method` is full(), or spawn(), of a Pool. */
 static int
-is_bound(const cbase_pool_spawn_parts *parts, PyObject *method, PyObject *function)
+is_bound(const parts_of_gevent *parts, PyObject *method, PyObject *function)
 {
     return PyMethod_GET_FUNCTION(method) == function
            && Py_IS_TYPE(PyMethod_GET_SELF(method), parts->class);
 }
 
 static int
-is_full_of_pool(const cbase_pool_spawn_parts *parts, PyObject *method)
+is_full_of_pool(const parts_of_gevent *parts, PyObject *method)
 {
     return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
            && is_bound(parts, method, parts->full_function);
 }
 
 static int
-is_spawn_of_pool(const cbase_pool_spawn_parts *parts, PyObject *method)
+is_spawn_of_pool(const parts_of_gevent *parts, PyObject *method)
 {
     return parts != NULL && Py_IS_TYPE(method, &PyMethod_Type)
            && is_bound(parts, method, parts->spawn_function);
@@ -29,12 +41,12 @@ is_spawn_of_pool(const cbase_pool_spawn_parts *parts, PyObject *method)
 static int
 hold(cbase_state *st, cbase_premises *premises)
 {
-    return cbase_premises_hold(st, premises, &st->pool_spawn.preparation);
+    return cbase_premises_hold(st, premises, &st->pool_spawn->comparison);
 }
 
 /* Whether none of the methods is hidden by an attribute of the pool: 1, 0 or -1. */
 static int
-has_own(PyObject *pool, PyObject *const *names, size_t count)
+hides_none(PyObject *pool, PyObject *const *names, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         int hidden = cbase_object_dict_has(pool, names[i]);
@@ -47,49 +59,53 @@ has_own(PyObject *pool, PyObject *const *names, size_t count)
 
 /* ---- full() ---- */
 
-/* size - len(greenlets) <= 0; CBASE_UNKNOWN if these are no plain number and set. */
-static int
-is_full(cbase_state *st, PyObject *pool)
+/* size - len(greenlets) <= 0, if these are a plain number and set. */
+static cbase_outcome
+ask_size(cbase_state *st, PyObject *pool, int *full)
 {
     PyObject *size = PyObject_GetAttr(pool, st->s_size);
-    int full = CBASE_UNKNOWN;
+    cbase_outcome outcome = CBASE_NOT_OURS;
 
     if (size == NULL || size == Py_None) {
         Py_XDECREF(size);
-        return size == NULL ? -1 : 0;
+        *full = 0;
+        return size == NULL ? CBASE_FAILED : CBASE_DONE;
     }
     PyObject *greenlets = PyObject_GetAttr(pool, st->s_greenlets);
     if (greenlets == NULL) {
-        full = -1;
+        outcome = CBASE_FAILED;
     }
     else if (PyLong_CheckExact(size) && PyAnySet_CheckExact(greenlets)) {
         int overflow;
         long long most = PyLong_AsLongLongAndOverflow(size, &overflow);
-        full = overflow == 0 ? most <= PySet_GET_SIZE(greenlets) : CBASE_UNKNOWN;
+        if (overflow == 0) {
+            *full = most <= PySet_GET_SIZE(greenlets);
+            outcome = CBASE_DONE;
+        }
     }
     Py_XDECREF(greenlets);
     Py_DECREF(size);
-    return full;
+    return outcome;
 }
 
-int
-cbase_pool_spawn_full(cbase_state *st, PyObject *full)
+cbase_outcome
+cbase_pool_spawn_full(cbase_state *st, PyObject *full, int *result)
 {
-    if (!is_full_of_pool(st->pool_spawn.parts, full)) {
-        return CBASE_UNKNOWN;
+    if (!is_full_of_pool(st->pool_spawn->parts, full)) {
+        return CBASE_NOT_OURS;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(full));
     PyObject *const used[] = {st->s_free_count};
-    int result = hold(st, &st->pool_spawn.full);
+    int known = hold(st, &st->pool_spawn->full);
 
-    if (result > 0) {
-        result = has_own(pool, used, Py_ARRAY_LENGTH(used));
+    if (known > 0) {
+        known = hides_none(pool, used, Py_ARRAY_LENGTH(used));
     }
-    if (result >= 0) {
-        result = result ? is_full(st, pool) : CBASE_UNKNOWN;
-    }
+    cbase_outcome outcome = known < 0    ? CBASE_FAILED
+                            : known == 0 ? CBASE_NOT_OURS
+                                         : ask_size(st, pool, result);
     Py_DECREF(pool);
-    return result;
+    return outcome;
 }
 
 /* ---- spawn() ---- */
@@ -104,7 +120,7 @@ acquire(cbase_state *st, PyObject *semaphore)
 
     Py_XDECREF(result);
     if (acquired == 0) {
-        PyErr_SetNone(st->pool_spawn.parts->PoolFull);
+        PyErr_SetNone(st->pool_spawn->parts->PoolFull);
     }
     return acquired > 0 ? 0 : -1;
 }
@@ -114,13 +130,13 @@ static PyObject *
 get_discard(cbase_state *st, PyObject *pool)
 {
     int hidden = cbase_object_dict_has(pool, st->s__discard);
-    int known = hidden == 0 ? hold(st, &st->pool_spawn.spawn) : 0;
+    int known = hidden == 0 ? hold(st, &st->pool_spawn->spawn) : 0;
 
     if (hidden < 0 || known < 0) {
         return NULL;
     }
     return known ? cbase_batch_method(st, CBASE_BATCH_DISCARD,
-                                      st->pool_spawn.parts->discard_function, pool)
+                                      st->pool_spawn->parts->discard_function, pool)
                  : PyObject_GetAttr(pool, st->s__discard);
 }
 
@@ -130,7 +146,7 @@ link_greenlet(cbase_state *st, PyObject *pool, PyObject *greenlet)
 {
     PyObject *rawlink = NULL, *result = NULL;
     PyObject *discard = get_discard(st, pool);
-    int done = discard == NULL ? -1 : cbase_greenlet_link(st, greenlet, discard);
+    int done = discard == NULL ? -1 : (int)cbase_greenlet_link(st, greenlet, discard);
 
     if (done == 0) {
         done = compat_get_optional(greenlet, st->s_rawlink, &rawlink);
@@ -181,59 +197,70 @@ add(cbase_state *st, PyObject *pool, PyObject *greenlet)
     return result;
 }
 
-int
+/* spawn(*args) of a Pool. */
+static PyObject *
+spawn_in_pool(cbase_state *st, PyObject *pool, PyObject *const *args, size_t nargs)
+{
+    PyObject *cls = PyObject_GetAttr(pool, st->s_greenlet_class);
+    PyObject *greenlet = NULL;
+
+    if (cls != NULL && cbase_greenlet_new(st, cls, args, nargs, &greenlet) == CBASE_NOT_OURS) {
+        greenlet = PyObject_Vectorcall(cls, args, nargs, NULL);
+    }
+    Py_XDECREF(cls);
+    if (greenlet != NULL
+        && (add(st, pool, greenlet) < 0 || cbase_greenlet_start(st, greenlet) < 0)) {
+        Py_CLEAR(greenlet);
+    }
+    return greenlet;
+}
+
+cbase_outcome
 cbase_pool_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, size_t nargs,
                  PyObject **greenlet)
 {
     *greenlet = NULL;
-    if (!is_spawn_of_pool(st->pool_spawn.parts, spawn)) {
-        return 0;
+    if (!is_spawn_of_pool(st->pool_spawn->parts, spawn)) {
+        return CBASE_NOT_OURS;
     }
     PyObject *pool = Py_NewRef(PyMethod_GET_SELF(spawn));
     PyObject *const used[] = {st->s_start, st->s_add};
-    int known = hold(st, &st->pool_spawn.spawn);
+    int known = hold(st, &st->pool_spawn->spawn);
 
     if (known > 0) {
-        known = has_own(pool, used, Py_ARRAY_LENGTH(used));
+        known = hides_none(pool, used, Py_ARRAY_LENGTH(used));
     }
     if (known > 0) {
-        PyObject *cls = PyObject_GetAttr(pool, st->s_greenlet_class);
-        if (cls != NULL && !cbase_greenlet_new(st, cls, args, nargs, greenlet)) {
-            *greenlet = PyObject_Vectorcall(cls, args, nargs, NULL);
-        }
-        Py_XDECREF(cls);
-        if (*greenlet != NULL
-            && (add(st, pool, *greenlet) < 0 || cbase_greenlet_start(st, *greenlet) < 0)) {
-            Py_CLEAR(*greenlet);
-        }
+        *greenlet = spawn_in_pool(st, pool, args, nargs);
+        known = *greenlet == NULL ? -1 : 1;
     }
     Py_DECREF(pool);
-    return known != 0;
+    return (cbase_outcome)known;
 }
 
-/* ---- for counters.c ---- */
+/* ---- for servers ---- */
 
 int
 cbase_pool_spawn_known(cbase_state *st)
 {
-    int known = hold(st, &st->pool_spawn.full);
+    int known = hold(st, &st->pool_spawn->full);
 
-    return known > 0 ? hold(st, &st->pool_spawn.spawn) : known;
+    return known > 0 ? hold(st, &st->pool_spawn->spawn) : known;
 }
 
 int
 cbase_pool_spawn_is_plain(cbase_state *st, PyObject *full, PyObject *spawn)
 {
-    const cbase_pool_spawn_parts *parts = st->pool_spawn.parts;
+    const parts_of_gevent *parts = st->pool_spawn->parts;
     PyObject *const used[] = {st->s_free_count, st->s_start, st->s_add};
 
     if (!is_full_of_pool(parts, full) || !is_spawn_of_pool(parts, spawn)) {
         return 0;
     }
-    return has_own(PyMethod_GET_SELF(spawn), used, Py_ARRAY_LENGTH(used));
+    return hides_none(PyMethod_GET_SELF(spawn), used, Py_ARRAY_LENGTH(used));
 }
 
-/* ---- preparation ---- */
+/* ---- comparison ---- */
 
 /* Hands over the parts of gevent that the steps stand for. */
 static PyObject *
@@ -242,8 +269,8 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *names[] = {
         "full",     "spawn", "cls", "full_function", "spawn_function", "discard_function",
         "PoolFull", NULL};
-    cbase_pool_spawns *steps = &cbase_module_state(module)->pool_spawn;
-    cbase_pool_spawn_parts given = {0};
+    struct cbase_pool_spawn_state *steps = cbase_module_state(module)->pool_spawn;
+    parts_of_gevent given = {0};
     PyObject *full, *spawn;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOO!OOOO:_pool_prepare", names, &full, &spawn,
@@ -255,8 +282,8 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     PyObject *const objects[] = {(PyObject *)given.class, given.full_function,
                                  given.spawn_function, given.discard_function, given.PoolFull};
-    const cbase_pool_spawn_parts *parts = cbase_premises_keep_parts(
-        steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
+    const parts_of_gevent *parts = cbase_premises_keep_parts(steps->parts, &given, sizeof(given),
+                                                             objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->full, full) < 0
         || cbase_premises_set(&steps->spawn, spawn) < 0)
     {
@@ -267,9 +294,23 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
+cbase_pool_spawn_init(cbase_state *st)
+{
+    st->pool_spawn = PyMem_Calloc(1, sizeof(*st->pool_spawn));
+    if (st->pool_spawn == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->pool_spawn->comparison.needed = "gevent.pool";
+    st->pool_spawn->comparison.module = "gevent_cbase._pool";
+    cbase_premises_register(st, &st->pool_spawn->comparison);
+    return 0;
+}
+
+int
 cbase_pool_spawn_find(cbase_state *st)
 {
-    return cbase_premises_compare_once(st, &st->pool_spawn.preparation);
+    return cbase_premises_compare_once(st, &st->pool_spawn->comparison);
 }
 
 static PyObject *
@@ -278,7 +319,7 @@ pool_compare(PyObject *module, PyObject *unused)
     cbase_state *st = cbase_module_state(module);
 
     (void)unused;
-    return cbase_premises_compare(st, &st->pool_spawn.preparation) < 0 ? NULL : Py_NewRef(Py_None);
+    return cbase_premises_compare(st, &st->pool_spawn->comparison) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyMethodDef cbase_pool_spawn_functions[] = {

@@ -7,7 +7,13 @@
  * as without memory, gevent's own code runs this time, and it is tried again later. Only what is
  * no Exception, as KeyboardInterrupt, goes on up.
  */
-#include "cbase.h"
+#include "native/premises.h"
+
+struct cbase_premises_state {
+    cbase_premises_comparison *first; // of those that are known
+    int unfinished;                   // one of them has failed
+    void (*on_compared)(cbase_state *st);
+};
 
 /* ---- what was compared ---- */
 
@@ -56,9 +62,9 @@ take_globals(cbase_premises *p, PyObject *globals)
             return -1;
         }
         PyObject *namespace = p->global[i].namespace;
-        p->global[i].watched = cbase_dict_stamp_watch(CBASE_NAMESPACE_DICT, NULL, namespace);
+        p->global[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, NULL, namespace);
         p->global[i].stamp =
-            cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, namespace) - 1; // not looked at yet
+            cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, namespace) - 1; // not looked at yet
     }
     return 0;
 }
@@ -174,45 +180,45 @@ call_prepare(const char *module)
 #define LONGEST_PAUSE 4095 /* attempts */
 
 int
-cbase_premises_compare(cbase_state *st, cbase_premises_comparison *preparation)
+cbase_premises_compare(cbase_state *st, cbase_premises_comparison *comparison)
 {
-    preparation->wanted = 1;
-    if (preparation->running) {
+    comparison->wanted = 1;
+    if (comparison->running) {
         return 0; // this is called by what prepare() does, or in the meantime
     }
-    if (preparation->wait > 0) {
-        preparation->wait--;
+    if (comparison->wait > 0) {
+        comparison->wait--;
         return 0;
     }
-    preparation->running = 1;
-    int result = call_prepare(preparation->module);
-    preparation->running = 0;
+    comparison->running = 1;
+    int result = call_prepare(comparison->module);
+    comparison->running = 0;
     if (result == 0) {
-        preparation->compared = 1;
-        preparation->pause = 0;
-        cbase_hooks_forget(st); // what is known of a server depends on it
+        comparison->compared = 1;
+        comparison->pause = 0;
+        st->premises->on_compared(st);
         return 1;
     }
-    st->unprepared = 1;
+    st->premises->unfinished = 1;
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
     PyErr_Clear(); // it fails more often than not for long, as when the interpreter ends
-    if (preparation->pause < LONGEST_PAUSE) {
-        preparation->pause = 2 * preparation->pause + 1;
+    if (comparison->pause < LONGEST_PAUSE) {
+        comparison->pause = 2 * comparison->pause + 1;
     }
-    preparation->wait = preparation->pause;
+    comparison->wait = comparison->pause;
     return 0;
 }
 
 int
-cbase_premises_compare_once(cbase_state *st, cbase_premises_comparison *preparation)
+cbase_premises_compare_once(cbase_state *st, cbase_premises_comparison *comparison)
 {
-    if (preparation->compared) {
+    if (comparison->compared) {
         return 0;
     }
-    if (!preparation->wanted) {
-        PyObject *name = PyUnicode_FromString(preparation->needed);
+    if (!comparison->wanted) {
+        PyObject *name = PyUnicode_FromString(comparison->needed);
         if (name == NULL) {
             return -1;
         }
@@ -222,23 +228,49 @@ cbase_premises_compare_once(cbase_state *st, cbase_premises_comparison *preparat
             return 0;
         }
     }
-    return cbase_premises_compare(st, preparation) < 0 ? -1 : 0;
+    return cbase_premises_compare(st, comparison) < 0 ? -1 : 0;
 }
 
 int
 cbase_premises_compare_again(cbase_state *st)
 {
-    cbase_premises_comparison *const all[] = {
-        &st->sockets.preparation, &st->pool_spawn.preparation, &st->greenlets.preparation};
+    struct cbase_premises_state *p = st->premises;
 
-    st->unprepared = 0;
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++) {
-        if (all[i]->wanted && !all[i]->compared) {
-            if (cbase_premises_compare(st, all[i]) < 0) {
+    if (!p->unfinished) {
+        return 0;
+    }
+    p->unfinished = 0;
+    for (cbase_premises_comparison *one = p->first; one != NULL; one = one->next) {
+        if (one->wanted && !one->compared) {
+            if (cbase_premises_compare(st, one) < 0) {
                 return -1;
             }
-            st->unprepared |= !all[i]->compared;
+            p->unfinished |= !one->compared;
         }
+    }
+    return 0;
+}
+
+void
+cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison)
+{
+    comparison->next = st->premises->first;
+    st->premises->first = comparison;
+}
+
+void
+cbase_premises_on_compared(cbase_state *st, void (*call)(cbase_state *st))
+{
+    st->premises->on_compared = call;
+}
+
+int
+cbase_premises_init(cbase_state *st)
+{
+    st->premises = PyMem_Calloc(1, sizeof(*st->premises));
+    if (st->premises == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
     return 0;
 }
@@ -265,7 +297,7 @@ same_globals(cbase_premises *p)
 {
     for (Py_ssize_t i = 0; i < p->globals; i++) {
         PyObject *namespace = p->global[i].namespace, *name = p->global[i].name;
-        uint64_t stamp = cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, namespace);
+        uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, namespace);
         if (p->global[i].watched && p->global[i].stamp == stamp) {
             continue;
         }
@@ -313,7 +345,7 @@ same_classes(const cbase_premises *p)
 
 /* A class has changed: compare all of it again, once. */
 static int
-look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *preparation)
+look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *comparison)
 {
     cbase_class_stamp now[CBASE_CLASSES];
 
@@ -327,10 +359,10 @@ look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *prepar
         return 0;
     }
     if (memcmp(now, p->failed_at, sizeof(now)) != 0) {
-        preparation->wait = 0; // another change: it may not fail again
+        comparison->wait = 0; // another change: it may not fail again
         memcpy(p->failed_at, now, sizeof(now));
     }
-    int prepared = cbase_premises_compare(st, preparation);
+    int prepared = cbase_premises_compare(st, comparison);
     if (prepared > 0 && !same_classes(p)) {
         memcpy(p->looked_at, now, sizeof(now));
         return 0;
@@ -339,13 +371,13 @@ look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *prepar
 }
 
 int
-cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_comparison *preparation)
+cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_comparison *comparison)
 {
     if (p->classes == 0) {
         return 0;
     }
     if (!same_classes(p)) {
-        int again = look_again(st, p, preparation);
+        int again = look_again(st, p, comparison);
         if (again <= 0) {
             return again;
         }

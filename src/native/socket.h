@@ -1,8 +1,54 @@
-/* What accepting (socket_accept.c) and closing (socket_close.c) know about socket objects. */
-#ifndef CBASE_SOCKETS_H
-#define CBASE_SOCKETS_H
+/* What the steps of sockets have in common: gevent's socket objects and those of CPython, and what
+ * is known of them.
+ */
+#ifndef CBASE_SOCKET_H
+#define CBASE_SOCKET_H
 
-#include "cbase.h"
+#include "native/premises.h"
+
+#if defined(__linux__) && !defined(CBASE_PORTABLE)
+#define CBASE_HAVE_SOCKETS 1
+#include <sys/socket.h>
+
+/* The parts of gevent that the steps work with. */
+typedef struct {
+    PyTypeObject *socket, *raw, *closed_socket, *stdlib, *hub_class; // classes
+    PyTypeObject *base_class;                                        // _socket.socket
+    PyTypeObject *loop_class, *io_class; // whose watchers can be kept; object: none
+    Py_ssize_t hub, timeout, read_event, write_event, sock, io_refs, closed; // offsets of slots
+    Py_ssize_t closed_slots[5];
+    PyObject *do_read, *do_close;
+    PyObject *get_hub, *getdefaulttimeout;
+    PyObject *cancelled;        // what waiters get when their socket is closed
+    PyObject *close_later;      // gevent_cbase._stream._close_later
+    PyObject *failed;           // gevent_cbase._stream.do_read
+    PyObject *close_descriptor; // the function _close_descriptor
+} cbase_socket_parts;
+
+struct cbase_sockets {
+    cbase_premises_comparison comparison;
+    cbase_premises accept, close;
+    const cbase_socket_parts *parts; // or NULL: not known yet
+    int no_accept4;                  // the kernel has none, or forbids it
+    int unchecked;                   // a client was accepted since signals were seen to
+    cbase_memo_dict overridden;      // cancel_waits_close_and_then() of the hub
+    cbase_memo_class closing_fd;     // of loops
+};
+
+/* ---- socket_address.c: addresses of clients ---- */
+
+int cbase_socket_address_known(int family);
+/* The address as Python has it. `address` is filled with zeros behind its `length`. */
+PyObject *cbase_socket_address(const struct sockaddr_storage *address, socklen_t length);
+
+/* ---- io_watchers.c ---- */
+
+/* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
+int cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
+/* Keeps the watchers of a socket that is being closed for the next one with that descriptor, if
+ * they are as new, nobody else's, and wanted: 1 and they are stolen, or 0. `fd`: -1 if the
+ * descriptor was closed before. */
+int cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events);
 
 /* The beginning of PySocketSockObject. */
 typedef struct {
@@ -50,5 +96,7 @@ go_on(PyThreadState *thread)
         PyEval_RestoreThread(thread);
     }
 }
+
+#endif
 
 #endif

@@ -11,7 +11,7 @@
  * the slots are read from their descriptors; the layout of the socket object is checked against
  * real sockets when the step is prepared. tests/test_stream.py compares the results slot by slot.
  */
-#include "cbase.h"
+#include "native/socket.h"
 
 #ifdef CBASE_HAVE_SOCKETS
 
@@ -19,8 +19,6 @@
 #include <string.h>
 #include <structmember.h>
 #include <unistd.h>
-
-#include "native/socket.h"
 
 /* Whether a listener is a socket that the native step can accept from. */
 static int
@@ -90,10 +88,10 @@ accept_client(cbase_state *st, const raw_socket *listener, struct sockaddr_stora
         case EINPROGRESS:
             return NOBODY; // BlockingIOError
         case ENOSYS:
-            st->sockets.no_accept4 = 1; // CPython knows what to do instead
+            st->sockets->no_accept4 = 1; // CPython knows what to do instead
             return NOT_OURS;
         default:
-            raise_errno(st->sockets.parts, error);
+            raise_errno(st->sockets->parts, error);
             return FAILED;
         }
     }
@@ -164,7 +162,7 @@ static PyObject *
 new_connection(cbase_state *st, const raw_socket *listener, int fd,
                const struct sockaddr_storage *address, socklen_t length)
 {
-    const cbase_socket_parts *s = st->sockets.parts;
+    const cbase_socket_parts *s = st->sockets->parts;
     PyObject *pair = NULL, *sock = NULL;
     PyObject *peer = cbase_socket_address(address, length);
     PyObject *raw = peer == NULL ? NULL : new_raw_socket(st, s->raw, listener, fd);
@@ -183,69 +181,66 @@ new_connection(cbase_state *st, const raw_socket *listener, int fd,
     return pair;
 }
 
-int
+cbase_outcome
 cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
 {
-    cbase_sockets *s = &st->sockets;
+    struct cbase_sockets *s = st->sockets;
     struct sockaddr_storage address;
     socklen_t length;
 
     *result = NULL;
     /* Under a flood no Python code need run for long that would see to signals. */
     if (s->unchecked && PyErr_CheckSignals() < 0) {
-        return 1;
+        return CBASE_FAILED;
     }
     s->unchecked = 0;
-    int known = cbase_premises_hold(st, &s->accept, &s->preparation);
-    if (known > 0) {
-        known = !s->no_accept4 && is_listener(s->parts, listener);
+    int known = cbase_premises_hold(st, &s->accept, &s->comparison);
+    if (known <= 0) {
+        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
     }
-    if (known > 0) {
-        int fd = accept_client(st, (raw_socket *)listener, &address, &length);
-        if (fd >= 0) {
-            s->unchecked = 1;
-            *result = new_connection(st, (raw_socket *)listener, fd, &address, length);
-        }
-        else if (fd == NOBODY) {
-            *result = Py_NewRef(Py_None);
-        }
-        known = fd != NOT_OURS;
+    if (s->no_accept4 || !is_listener(s->parts, listener)) {
+        return CBASE_NOT_OURS;
     }
-    return known != 0;
+    int fd = accept_client(st, (raw_socket *)listener, &address, &length);
+    if (fd >= 0) {
+        s->unchecked = 1;
+        *result = new_connection(st, (raw_socket *)listener, fd, &address, length);
+    }
+    else if (fd == NOBODY) {
+        *result = Py_NewRef(Py_None);
+    }
+    else if (fd == NOT_OURS) {
+        return CBASE_NOT_OURS;
+    }
+    return *result == NULL ? CBASE_FAILED : CBASE_DONE;
 }
 
-/* ---- for hooks.c and counters.c ---- */
+/* ---- for servers ---- */
 
 int
 cbase_socket_accept_is_do_read(const cbase_state *st, PyObject *function)
 {
-    return function != NULL && st->sockets.parts != NULL && function == st->sockets.parts->do_read;
-}
-
-int
-cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function)
-{
-    return function != NULL && st->sockets.parts != NULL
-           && function == st->sockets.parts->do_close;
+    return function != NULL && st->sockets->parts != NULL
+           && function == st->sockets->parts->do_read;
 }
 
 int
 cbase_socket_accept_known(cbase_state *st)
 {
-    cbase_sockets *s = &st->sockets;
-    int known = cbase_premises_hold(st, &s->accept, &s->preparation);
+    struct cbase_sockets *s = st->sockets;
+    int known = cbase_premises_hold(st, &s->accept, &s->comparison);
 
-    return known > 0 ? cbase_premises_hold(st, &s->close, &s->preparation) : known;
+    return known > 0 ? cbase_premises_hold(st, &s->close, &s->comparison) : known;
 }
 
 int
 cbase_socket_accept_is_listener(const cbase_state *st, PyObject *listener)
 {
-    return st->sockets.parts != NULL && !st->sockets.no_accept4
-           && is_listener(st->sockets.parts, listener);
+    return st->sockets->parts != NULL && !st->sockets->no_accept4
+           && is_listener(st->sockets->parts, listener);
 }
 
-/* ---- preparation ---- */
+/* ---- comparison ---- */
 
 /* Whether a real socket has the layout that raw_socket assumes. */
 static PyObject *
@@ -325,7 +320,7 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *names[] = {"accept",      "close",    "classes", "loop_class",        "io_class",
                             "do_read",     "do_close", "get_hub", "getdefaulttimeout", "cancelled",
                             "close_later", "failed",   NULL};
-    cbase_sockets *steps = &cbase_module_state(module)->sockets;
+    struct cbase_sockets *steps = cbase_module_state(module)->sockets;
     cbase_socket_parts given = {0};
     PyObject *accept, *close;
 
@@ -374,9 +369,23 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 int
+cbase_socket_accept_init(cbase_state *st)
+{
+    st->sockets = PyMem_Calloc(1, sizeof(*st->sockets));
+    if (st->sockets == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->sockets->comparison.needed = "gevent.server";
+    st->sockets->comparison.module = "gevent_cbase._stream";
+    cbase_premises_register(st, &st->sockets->comparison);
+    return 0;
+}
+
+int
 cbase_socket_accept_find(cbase_state *st)
 {
-    return cbase_premises_compare_once(st, &st->sockets.preparation);
+    return cbase_premises_compare_once(st, &st->sockets->comparison);
 }
 
 static PyObject *
@@ -385,14 +394,14 @@ stream_compare(PyObject *module, PyObject *unused)
     cbase_state *st = cbase_module_state(module);
 
     (void)unused;
-    return cbase_premises_compare(st, &st->sockets.preparation) < 0 ? NULL : Py_NewRef(Py_None);
+    return cbase_premises_compare(st, &st->sockets->comparison) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 has_no_accept4(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    return PyBool_FromLong(cbase_module_state(module)->sockets.no_accept4);
+    return PyBool_FromLong(cbase_module_state(module)->sockets->no_accept4);
 }
 
 static PyObject *
@@ -421,5 +430,51 @@ PyMethodDef cbase_socket_accept_functions[] = {
                "Switch the native steps of stream servers on; for gevent_cbase._stream.")},
     {NULL, NULL, 0, NULL},
 };
+
+#else
+
+int
+cbase_socket_accept_init(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+
+int
+cbase_socket_accept_find(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+
+cbase_outcome
+cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
+{
+    (void)st, (void)listener, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+int
+cbase_socket_accept_known(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+
+int
+cbase_socket_accept_is_listener(const cbase_state *st, PyObject *listener)
+{
+    (void)st, (void)listener;
+    return 0;
+}
+
+int
+cbase_socket_accept_is_do_read(const cbase_state *st, PyObject *function)
+{
+    (void)st, (void)function;
+    return 0;
+}
+
+PyMethodDef cbase_socket_accept_functions[] = {{NULL, NULL, 0, NULL}};
 
 #endif

@@ -1,5 +1,5 @@
 /* Addresses of clients, built exactly as the accept() of CPython's socket module builds them. */
-#include "cbase.h"
+#include "native/socket.h"
 
 #ifdef CBASE_HAVE_SOCKETS
 

@@ -6,14 +6,12 @@
  * function's code. As in socket_accept.c, the step is only taken where gevent's code is known to
  * be what would run.
  */
-#include "cbase.h"
+#include "native/socket.h"
 
 #ifdef CBASE_HAVE_SOCKETS
 
 #include <errno.h>
 #include <unistd.h>
-
-#include "native/socket.h"
 
 /* ---- the parts of a socket ---- */
 
@@ -67,8 +65,7 @@ close_raw(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject 
     PyObject *fd = loop == NULL ? NULL : PyLong_FromLong(((raw_socket *)raw)->fd);
     PyObject *asked[2] = {loop, fd};
     PyObject *defer =
-        fd == NULL ? NULL
-                   : cbase_memo_call(st, &st->sockets.closing_fd, st->s_closing_fd, asked, 2);
+        fd == NULL ? NULL : cbase_memo_call(&st->sockets->closing_fd, st->s_closing_fd, asked, 2);
     int result = defer == NULL ? -1 : PyObject_IsTrue(defer);
 
     if (result > 0) {
@@ -90,7 +87,7 @@ static PyObject *
 close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     cbase_state *st = cbase_module_state(module);
-    const cbase_socket_parts *s = st->sockets.parts;
+    const cbase_socket_parts *s = st->sockets->parts;
 
     if (nargs != 2 || s == NULL || !Py_IS_TYPE(args[1], s->raw)) {
         PyErr_SetString(PyExc_TypeError, "_close_descriptor() takes two sockets");
@@ -131,7 +128,7 @@ keep_watchers(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, int f
     if (!Py_IS_TYPE(hub, s->hub_class)) {
         return 0;
     }
-    return cbase_memo_instance_lacks(st, &st->sockets.overridden, hub,
+    return cbase_memo_instance_lacks(&st->sockets->overridden, hub,
                                      st->s_cancel_waits_close_and_then)
            && cbase_io_watchers_keep(st, fd, events);
 }
@@ -243,8 +240,8 @@ close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
 static int
 close_socket(cbase_state *st, PyObject *sock)
 {
-    int known = cbase_premises_hold(st, &st->sockets.close, &st->sockets.preparation);
-    const cbase_socket_parts *s = st->sockets.parts;
+    int known = cbase_premises_hold(st, &st->sockets->close, &st->sockets->comparison);
+    const cbase_socket_parts *s = st->sockets->parts;
 
     if (known <= 0 || !Py_IS_TYPE(sock, s->socket)) {
         return known < 0 ? -1 : 0;
@@ -257,6 +254,13 @@ close_socket(cbase_state *st, PyObject *sock)
 }
 
 int
+cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function)
+{
+    return function != NULL && st->sockets->parts != NULL
+           && function == st->sockets->parts->do_close;
+}
+
+cbase_outcome
 cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
 {
     if (!Py_IS_TYPE(close, &PyMethod_Type)
@@ -461,5 +465,30 @@ PyMethodDef cbase_socket_close_functions[] = {
                "Have them run as ever.")},
     {NULL, NULL, 0, NULL},
 };
+
+#else
+
+int
+cbase_socket_close_init(PyObject *module)
+{
+    (void)module;
+    return 0;
+}
+
+cbase_outcome
+cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
+{
+    (void)st, (void)close, (void)args;
+    return CBASE_NOT_OURS;
+}
+
+int
+cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function)
+{
+    (void)st, (void)function;
+    return 0;
+}
+
+PyMethodDef cbase_socket_close_functions[] = {{NULL, NULL, 0, NULL}};
 
 #endif

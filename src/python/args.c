@@ -1,6 +1,5 @@
-/* Functions and methods called by CPython's vectorcall convention: their arguments, and a Python
- * frame to call them from. */
-#include "cbase.h"
+/* Arguments of functions and methods that are called by CPython's vectorcall convention. */
+#include "python/python.h"
 
 static Py_ssize_t
 index_of(const cbase_args_params *params, PyObject *name)
@@ -74,45 +73,3 @@ cbase_args_none(const char *function, Py_ssize_t nargs, PyObject *kwnames)
     }
     return cbase_args_no_keywords(function, kwnames);
 }
-
-#if PY_VERSION_HEX < 0x030B0000
-
-/* gevent_cbase._frame.call(function, *args) */
-PyObject *
-cbase_call_in_frame(PyObject *function, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    size_t count = (size_t)nargs + (kwnames == NULL ? 0 : (size_t)PyTuple_GET_SIZE(kwnames));
-    PyObject *module = PyImport_ImportModule("gevent_cbase._frame");
-    PyObject *call = module == NULL ? NULL : cbase_object_attr(module, "call");
-    PyObject *result = NULL;
-
-    Py_XDECREF(module);
-    if (call == NULL) {
-        return NULL;
-    }
-    PyObject **all = PyMem_New(PyObject *, count + 1);
-    if (all == NULL) {
-        PyErr_NoMemory();
-    }
-    else {
-        all[0] = function;
-        memcpy(all + 1, args, count * sizeof(*args));
-        result = PyObject_Vectorcall(call, all, (size_t)nargs + 1, kwnames);
-        PyMem_Free(all);
-    }
-    Py_DECREF(call);
-    return result;
-}
-
-PyObject *
-cbase_call_method_in_frame(PyMethodDef *def, PyObject *self, PyTypeObject *cls,
-                           PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *method = PyCMethod_New(def, self, NULL, cls);
-    PyObject *result = method == NULL ? NULL : cbase_call_in_frame(method, args, nargs, kwnames);
-
-    Py_XDECREF(method);
-    return result;
-}
-
-#endif

@@ -5,7 +5,7 @@
  * epoch begins, and no stamp of an earlier one is valid. Its metaclass sees to it that even who
  * looks into all subclasses of object gives it none.
  */
-#include "cbase.h"
+#include "python/python.h"
 
 #if PY_VERSION_HEX < 0x030B0000
 

@@ -108,7 +108,15 @@ compat_get_handled(PyObject **handled)
     handled[1] = Py_XNewRef(level->exc_value);
 }
 
+#if PY_VERSION_HEX < 0x030B0000
+/* Defined where gevent needs a Python frame below what it calls, see calls.c. */
+#define COMPAT_NEEDS_FRAME
+#endif
+
 #if PY_VERSION_HEX >= 0x030C0000
+/* Defined where changes of dicts are told by watchers, and not by a version of each dict. */
+#define COMPAT_DICTS_ARE_WATCHED
+
 /* Those who watch a dict, a bit for each watcher; without the interpreter's own, which run no
  * Python code.
  *
@@ -126,6 +134,13 @@ compat_dict_watchers(PyObject *dict)
         ((PyDictObject *)dict)->ma_version_tag;
     _Py_COMP_DIAG_POP return (unsigned int)tag & (PY_VERSION_HEX >= 0x030D0000 ? 0xFC : 0xFF);
 #endif
+}
+#else
+/* PyDictObject.ma_version_tag (PEP 509): another one whenever the dict has changed. */
+static inline uint64_t
+compat_dict_version(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
 }
 #endif
 

@@ -8,67 +8,59 @@
  * the old value and the new stamp; and the stamp does not change again. So a dict that somebody
  * else watches is not relied on.
  */
-#include "cbase.h"
+#include "python/python.h"
 
-int
-cbase_object_dict_is_plain(PyObject *dict)
-{
-    PyObject *key;
-    Py_ssize_t i = 0;
-
-    while (PyDict_Next(dict, &i, &key, NULL)) {
-        if (!PyUnicode_CheckExact(key)) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-#if PY_VERSION_HEX >= 0x030C0000
+#ifdef COMPAT_DICTS_ARE_WATCHED
 
 uint64_t cbase_dict_stamp_changes[CBASE_DICT_KINDS];
 
 static int watchers[CBASE_DICT_KINDS] = {-1, -1};
-static PyObject *hooks[CBASE_HOOK_NAMES]; // interned and never freed, as the module state is
-static PyObject *dict_name;               // '__dict__', the same
+static PyObject *const *some_names; // interned, never freed
+static size_t names_count;
+static PyObject *dict_name; // '__dict__', the same
 
 static int
-on_instance_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
+on_some_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
 {
     (void)event, (void)dict, (void)value;
     /* Interned names are compared by address; anything else counts as one of them. */
     if (key != NULL && PyUnicode_CheckExact(key) && PyUnicode_CHECK_INTERNED(key)) {
-        int i = 0;
-        while (i < CBASE_HOOK_NAMES && hooks[i] != key) {
+        size_t i = 0;
+        while (i < names_count && some_names[i] != key) {
             i++;
         }
-        if (i == CBASE_HOOK_NAMES) {
+        if (i == names_count) {
             return 0;
         }
     }
-    cbase_dict_stamp_changes[CBASE_INSTANCE_DICT]++;
+    cbase_dict_stamp_changes[CBASE_DICT_SOME_NAMES]++;
     return 0;
 }
 
 static int
-on_namespace_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
+on_any_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
 {
     (void)event, (void)dict, (void)key, (void)value;
-    cbase_dict_stamp_changes[CBASE_NAMESPACE_DICT]++;
+    cbase_dict_stamp_changes[CBASE_DICT_ALL_NAMES]++;
     return 0;
 }
 
 void
-cbase_dict_stamp_init(const cbase_state *st)
+cbase_dict_stamp_init(PyObject *const *names, size_t count)
 {
     const PyDict_WatchCallback callbacks[CBASE_DICT_KINDS] = {
-        [CBASE_INSTANCE_DICT] = on_instance_change, [CBASE_NAMESPACE_DICT] = on_namespace_change};
+        [CBASE_DICT_SOME_NAMES] = on_some_change, [CBASE_DICT_ALL_NAMES] = on_any_change};
 
-    if (hooks[0] != NULL) {
+    if (some_names != NULL) {
         return; // the module was loaded before; interned names are the same
     }
-    memcpy(hooks, st->hook_names, sizeof(hooks));
-    dict_name = st->s___dict__;
+    some_names = names;
+    names_count = count;
+    dict_name = PyUnicode_InternFromString("__dict__");
+    if (dict_name == NULL) {
+        PyErr_Clear();
+        return; // every look-up is made the ordinary way
+    }
     for (int kind = 0; kind < CBASE_DICT_KINDS; kind++) {
         watchers[kind] = PyDict_AddWatcher(callbacks[kind]);
         PyErr_Clear(); // all taken: every look-up is made the ordinary way
@@ -124,9 +116,9 @@ cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
 #else
 
 void
-cbase_dict_stamp_init(const cbase_state *st)
+cbase_dict_stamp_init(PyObject *const *names, size_t count)
 {
-    (void)st;
+    (void)names, (void)count;
 }
 
 int

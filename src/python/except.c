@@ -1,6 +1,6 @@
 /* Raising exceptions, and `except` and `finally` blocks in C, visible to Python code called from
  * inside them. */
-#include "cbase.h"
+#include "python/python.h"
 
 void
 cbase_except_raise(PyObject *type, const char *format, ...)

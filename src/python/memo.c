@@ -5,7 +5,9 @@
  * What is noted is not owned, and all threads share it: it becomes a reference of the caller's
  * before anything else happens.
  */
-#include "cbase.h"
+#include "python/python.h"
+
+int cbase_memo_off;
 
 /* ---- in a class ---- */
 
@@ -32,12 +34,12 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
 
 /* Whether memo->attr is what instances of a class find in it, with ordinary attribute access. */
 static int
-knows(const cbase_state *st, cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
+knows(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
 {
     cbase_class_stamp stamp;
     int known;
 
-    if (st->hooks_off) {
+    if (cbase_memo_off) {
         return 0;
     }
     if (cbase_class_stamp_is_of(&memo->class, type)) {
@@ -56,11 +58,11 @@ knows(const cbase_state *st, cbase_memo_class *memo, PyTypeObject *type, PyObjec
 }
 
 PyObject *
-cbase_memo_attr(const cbase_state *st, cbase_memo_class *memo, PyObject *obj, PyObject *name)
+cbase_memo_attr(cbase_memo_class *memo, PyObject *obj, PyObject *name)
 {
     PyTypeObject *type = Py_TYPE(obj);
 
-    if (knows(st, memo, type, name) && memo->attr != NULL
+    if (knows(memo, type, name) && memo->attr != NULL
         && Py_IS_TYPE(memo->attr, &PyGetSetDescr_Type) // comes before the instance dict
         && PyObject_TypeCheck(obj, PyDescr_TYPE(memo->attr))
         && ((PyGetSetDescrObject *)memo->attr)->d_getset->get != NULL)
@@ -75,12 +77,11 @@ cbase_memo_attr(const cbase_state *st, cbase_memo_class *memo, PyObject *obj, Py
 }
 
 PyObject *
-cbase_memo_call(const cbase_state *st, cbase_memo_class *memo, PyObject *name,
-                PyObject *const *args, size_t nargs)
+cbase_memo_call(cbase_memo_class *memo, PyObject *name, PyObject *const *args, size_t nargs)
 {
     PyTypeObject *type = Py_TYPE(args[0]);
 
-    if (type->tp_dictoffset == 0 && knows(st, memo, type, name) && memo->attr != NULL
+    if (type->tp_dictoffset == 0 && knows(memo, type, name) && memo->attr != NULL
         && PyType_HasFeature(Py_TYPE(memo->attr), Py_TPFLAGS_METHOD_DESCRIPTOR))
     {
         PyObject *function = Py_NewRef(memo->attr);
@@ -92,10 +93,9 @@ cbase_memo_call(const cbase_state *st, cbase_memo_class *memo, PyObject *name,
 }
 
 int
-cbase_memo_class_lacks(const cbase_state *st, cbase_memo_class *memo, PyTypeObject *type,
-                       PyObject *name)
+cbase_memo_class_lacks(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
 {
-    return knows(st, memo, type, name) && memo->attr == NULL;
+    return knows(memo, type, name) && memo->attr == NULL;
 }
 
 /* ---- in a dict ---- */
@@ -103,14 +103,13 @@ cbase_memo_class_lacks(const cbase_state *st, cbase_memo_class *memo, PyTypeObje
 /* Borrowed: what is in a dict, the instance dict of `obj` or, if that is NULL, any; and notes it.
  */
 static PyObject *
-look_into(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj, PyObject *dict,
-          PyObject *name)
+look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
     memo->dict = NULL;
-    int watched = !st->hooks_off && cbase_dict_stamp_available(CBASE_NAMESPACE_DICT)
-                  && cbase_dict_stamp_watch(CBASE_NAMESPACE_DICT, obj, dict)
+    int watched = !cbase_memo_off && cbase_dict_stamp_available(CBASE_DICT_ALL_NAMES)
+                  && cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, obj, dict)
                   && cbase_object_dict_is_plain(dict); // no Python code runs from here on
-    uint64_t stamp = cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, dict);
+    uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
     PyObject *value = PyDict_GetItemWithError(dict, name); // borrowed
     if (value == NULL && PyErr_Occurred()) {
         PyErr_Clear();
@@ -127,25 +126,24 @@ look_into(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj, PyObject 
 static int
 is_valid(const cbase_memo_dict *memo, PyObject *dict)
 {
-    return memo->dict == dict && memo->stamp == cbase_dict_stamp_of(CBASE_NAMESPACE_DICT, dict);
+    return memo->dict == dict && memo->stamp == cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
 }
 
 /* Borrowed: the same without looking, if what is noted is still true. */
 static PyObject *
-find(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
+find(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
-    return is_valid(memo, dict) ? memo->value : look_into(st, memo, obj, dict, name);
+    return is_valid(memo, dict) ? memo->value : look_into(memo, obj, dict, name);
 }
 
 PyObject *
-cbase_memo_dict_get(const cbase_state *st, cbase_memo_dict *memo, PyObject *dict, PyObject *name)
+cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
-    return Py_XNewRef(find(st, memo, NULL, dict, name));
+    return Py_XNewRef(find(memo, NULL, dict, name));
 }
 
 PyObject *
-cbase_memo_instance_get(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj,
-                        PyObject *name)
+cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
 
@@ -153,37 +151,22 @@ cbase_memo_instance_get(const cbase_state *st, cbase_memo_dict *memo, PyObject *
         PyErr_Clear();
         return NULL;
     }
-    PyObject *value = Py_XNewRef(find(st, memo, obj, dict, name));
+    PyObject *value = Py_XNewRef(find(memo, obj, dict, name));
     Py_DECREF(dict);
     return value;
 }
 
 int
-cbase_memo_instance_lacks(const cbase_state *st, cbase_memo_dict *memo, PyObject *obj,
-                          PyObject *name)
+cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
 {
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
     int found = -1;
 
     if (dict != NULL) {
-        (void)find(st, memo, obj, dict, name);
+        (void)find(memo, obj, dict, name);
         found = is_valid(memo, dict) ? memo->value != NULL : PyDict_Contains(dict, name);
         Py_DECREF(dict);
     }
     PyErr_Clear();
     return found == 0;
-}
-
-/* ---- in a compiled module of gevent ---- */
-
-PyObject **
-cbase_object_exported(PyObject *module, const char *name)
-{
-    PyObject *capi = cbase_object_attr(module, "__pyx_capi__");
-    PyObject *capsule = capi == NULL ? NULL : PyMapping_GetItemString(capi, name);
-    PyObject **variable = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "PyObject *");
-
-    Py_XDECREF(capsule);
-    Py_XDECREF(capi);
-    return variable;
 }

@@ -4,7 +4,7 @@
  * each is looked up anew for every connection, so an override in a subclass or on the instance,
  * made at any moment, takes effect at the next accept.
  */
-#include "cbase.h"
+#include "server/server.h"
 
 /* ---- the end of a batch: closed meanwhile, or full ---- */
 
@@ -12,7 +12,7 @@ typedef struct {
     cbase_counters *counters;
     cbase_hooks hooks; // of the server, owned
     /* Whether the server was closed by what the batch called. */
-    unsigned long closes; // cbase_state.closes when last looked at
+    unsigned long closes; // cbase_lifecycle.closes when last looked at
     int open;             // had a `socket` of its own when the batch began
     Py_ssize_t most;      // connections
 } batch;
@@ -23,7 +23,7 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
     memset(b, 0, sizeof(*b));
     b->counters = cbase_counters_of(st, self);
     cbase_counters_end_pause(b->counters); // also where start_accepting() is not ours
-    if (st->unprepared && cbase_premises_compare_again(st) < 0) {
+    if (cbase_premises_compare_again(st) < 0) {
         return -1;
     }
     PyObject *max_accept = PyObject_GetAttr(self, st->s_max_accept);
@@ -35,7 +35,7 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
     if (most == -1 && PyErr_Occurred()) {
         return -1;
     }
-    b->closes = st->closes;
+    b->closes = st->lifecycle->closes;
     b->open = cbase_object_dict_has(self, st->s_socket);
     if (b->open < 0) {
         return -1;
@@ -48,10 +48,10 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
 static int
 batch_closed(cbase_state *st, PyObject *self, batch *b)
 {
-    if (b->closes == st->closes || !b->open) {
+    if (b->closes == st->lifecycle->closes || !b->open) {
         return 0;
     }
-    b->closes = st->closes;
+    b->closes = st->lifecycle->closes;
     int has = cbase_object_dict_has(self, st->s_socket);
     return has < 0 ? -1 : !has;
 }
@@ -111,7 +111,8 @@ call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
         return cbase_object_call(self, st->s_do_read);
     }
     PyObject *result;
-    if (hooks->listener != NULL && cbase_socket_accept(st, hooks->listener, &result)) {
+    if (hooks->listener != NULL
+        && cbase_socket_accept(st, hooks->listener, &result) != CBASE_NOT_OURS) {
         return result;
     }
     return PyObject_Vectorcall(hooks->do_read, &self, 1, NULL);
@@ -362,12 +363,14 @@ recover(cbase_state *st, PyObject *self, PyObject *args)
 static int
 ask_full(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
 {
-    int full = CBASE_UNKNOWN;
-
     if (hooks != NULL && hooks->full != NULL) {
-        full = cbase_pool_spawn_full(st, hooks->full);
+        int full;
+        cbase_outcome outcome = cbase_pool_spawn_full(st, hooks->full, &full);
+        if (outcome != CBASE_NOT_OURS) {
+            return outcome == CBASE_DONE ? full : -1;
+        }
     }
-    return full == CBASE_UNKNOWN ? cbase_object_ask(self, st->s_full) : full;
+    return cbase_object_ask(self, st->s_full);
 }
 
 /* Whether the next connection can be read, with its hooks, or NULL: 1, 0 to end the batch, or
@@ -421,13 +424,6 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     }
     Py_DECREF(args);
     return status;
-}
-
-void
-cbase_batch_end(cbase_state *st)
-{
-    cbase_batch_drop_methods(st);
-    cbase_hub_drop(st);
 }
 
 CBASE_METHOD(server_do_read_loop)

@@ -1,5 +1,5 @@
 /* Pauses of the accept loop: back-off after errors, and polling of a full pool. */
-#include "cbase.h"
+#include "server/server.h"
 
 /* self._timer = self.loop.timer(delay); self._timer.start(self._start_accepting_if_started)
  * `delay` NULL: self.delay. */

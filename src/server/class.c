@@ -4,7 +4,7 @@
  * what a Python class adds. Subclasses may then be moved between gevent's class and this one by
  * assigning to __bases__ (install() does so), and code that treats it as a Python class works.
  */
-#include "cbase.h"
+#include "server/server.h"
 
 /* ---- setters ---- */
 
@@ -451,7 +451,7 @@ new_namespace(cbase_state *st)
 
 /* What the namespace of the class holds, owned. */
 static PyObject *
-own(PyTypeObject *type, PyObject *name)
+read_namespace(PyTypeObject *type, PyObject *name)
 {
     PyObject *namespace = compat_type_dict(type);
     PyObject *value = PyDict_GetItemWithError(namespace, name); // borrowed
@@ -467,10 +467,15 @@ own(PyTypeObject *type, PyObject *name)
 int
 cbase_class_create(PyObject *module, cbase_state *st)
 {
-    PyObject *namespace = new_namespace(st);
-    PyObject *doc;
+    PyObject *doc, *namespace;
     PyTypeObject *type;
 
+    st->class = PyMem_Calloc(1, sizeof(*st->class));
+    if (st->class == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    namespace = new_namespace(st);
     if (namespace == NULL) {
         return -1;
     }
@@ -480,7 +485,7 @@ cbase_class_create(PyObject *module, cbase_state *st)
     if (type == NULL) {
         return -1;
     }
-    st->BaseServer = type;
+    st->class->BaseServer = type;
     /* CAUTION: what PyType_FromModuleAndSpec sets, and PyType_GetModuleState reads, in the
      * public struct PyHeapTypeObject. Every test of the class would notice. */
     ((PyHeapTypeObject *)type)->ht_module = Py_NewRef(module);
@@ -501,10 +506,10 @@ cbase_class_create(PyObject *module, cbase_state *st)
     {
         return -1;
     }
-    st->base_full = own(type, st->s_full);
-    st->base_do_handle = own(type, st->s_do_handle);
-    st->base_do_close = own(type, st->s_do_close);
-    if (st->base_full == NULL || st->base_do_handle == NULL || st->base_do_close == NULL) {
+    st->class->full = read_namespace(type, st->s_full);
+    st->class->do_handle = read_namespace(type, st->s_do_handle);
+    st->class->do_close = read_namespace(type, st->s_do_close);
+    if (st->class->full == NULL || st->class->do_handle == NULL || st->class->do_close == NULL) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "BaseServer", (PyObject *)type);

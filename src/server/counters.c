@@ -8,9 +8,16 @@
  *
  * Counting never fails: without memory for its counters a server is counted nowhere.
  */
-#include "cbase.h"
+#include "server/server.h"
 
 #include <time.h>
+
+#define BUCKETS 256
+
+struct cbase_counters_state {
+    cbase_counters *buckets[BUCKETS];
+    PyObject *forget; // the function _stats_forget
+};
 
 static cbase_counters nowhere;
 
@@ -31,7 +38,7 @@ now(void)
 static cbase_counters **
 bucket_of(cbase_state *st, PyObject *server)
 {
-    return &st->counters[((uintptr_t)server >> 4) % CBASE_BUCKETS];
+    return &st->counters->buckets[((uintptr_t)server >> 4) % BUCKETS];
 }
 
 /* Removes what *link points to. */
@@ -65,7 +72,7 @@ find(cbase_state *st, PyObject *server)
 static cbase_counters *
 make(cbase_state *st, PyObject *server)
 {
-    PyObject *ref = PyWeakref_NewRef(server, st->forget_counters);
+    PyObject *ref = PyWeakref_NewRef(server, st->counters->forget);
     cbase_counters *c = ref == NULL ? NULL : find(st, server); // the collector runs anything
 
     if (ref != NULL && c == NULL) {
@@ -105,8 +112,9 @@ forget(PyObject *module, PyObject *ref)
 {
     cbase_state *st = cbase_module_state(module);
 
-    for (size_t i = 0; i < CBASE_BUCKETS; i++) {
-        for (cbase_counters **link = &st->counters[i]; *link != NULL; link = &(*link)->next) {
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (cbase_counters **link = &st->counters->buckets[i]; *link != NULL;
+             link = &(*link)->next) {
             if ((*link)->ref == ref) {
                 drop(link);
                 Py_RETURN_NONE;
@@ -211,7 +219,7 @@ counters(PyObject *module, PyObject *server)
     static const cbase_counters none;
     cbase_state *st = cbase_module_state(module);
 
-    if (!PyObject_TypeCheck(server, st->BaseServer)) {
+    if (!PyObject_TypeCheck(server, st->class->BaseServer)) {
         PyErr_Format(PyExc_TypeError, "a BaseServer is required, not %.200s",
                      Py_TYPE(server)->tp_name);
         return NULL;
@@ -228,37 +236,6 @@ counters(PyObject *module, PyObject *server)
                          c.seconds[CBASE_FULL], c.pauses[CBASE_BACKOFF], c.seconds[CBASE_BACKOFF]);
 }
 
-static PyObject *
-steps(PyObject *module, PyObject *server)
-{
-    cbase_state *st = cbase_module_state(module);
-    cbase_hooks h = {0};
-    int reads = 0, accepts = 0, closes = 0, pool = 0;
-    int sockets = cbase_socket_accept_known(st);
-    int pools = sockets < 0 ? -1 : cbase_pool_spawn_known(st);
-
-    /* The class gets a version by an ordinary look-up, unless it is out of them. */
-    if (pools < 0 || cbase_object_has(server, st->s_loop) < 0) {
-        return NULL;
-    }
-    int lookups = cbase_hooks_get(st, server, &h);
-    if (lookups > 0) {
-        reads = sockets && cbase_socket_accept_is_do_read(st, h.do_read);
-        accepts = reads && h.listener != NULL && cbase_socket_accept_is_listener(st, h.listener);
-        closes = sockets && cbase_socket_close_is_do_close(st, h.close_function);
-        if (pools && h.full != NULL && h.spawn != NULL) {
-            pool = cbase_pool_spawn_is_plain(st, h.full, h.spawn);
-        }
-    }
-    cbase_hooks_drop(&h);
-    if (lookups < 0 || pool < 0) {
-        return NULL;
-    }
-    return Py_BuildValue("NNNNNNN", PyBool_FromLong(lookups), PyBool_FromLong(sockets),
-                         PyBool_FromLong(reads), PyBool_FromLong(accepts), PyBool_FromLong(closes),
-                         PyBool_FromLong(pools), PyBool_FromLong(pool));
-}
-
 /* Resets the counters of all servers, or of those that are no instances of our class now. */
 static PyObject *
 start_over(PyObject *module, PyObject *all)
@@ -266,8 +243,8 @@ start_over(PyObject *module, PyObject *all)
     cbase_state *st = cbase_module_state(module);
     int every = all == Py_True;
 
-    for (size_t i = 0; i < CBASE_BUCKETS; i++) {
-        cbase_counters **link = &st->counters[i];
+    for (size_t i = 0; i < BUCKETS; i++) {
+        cbase_counters **link = &st->counters->buckets[i];
         while (*link != NULL) {
             cbase_counters *c = *link;
             if (compat_is_gone(c->ref)) {
@@ -275,7 +252,7 @@ start_over(PyObject *module, PyObject *all)
                 continue;
             }
             link = &c->next;
-            if (!every && PyObject_TypeCheck(c->server, st->BaseServer)) {
+            if (!every && PyObject_TypeCheck(c->server, st->class->BaseServer)) {
                 continue;
             }
             if (!every) {
@@ -290,8 +267,13 @@ start_over(PyObject *module, PyObject *all)
 int
 cbase_counters_init(PyObject *module, cbase_state *st)
 {
-    st->forget_counters = cbase_object_attr(module, "_stats_forget");
-    return st->forget_counters == NULL ? -1 : 0;
+    st->counters = PyMem_Calloc(1, sizeof(*st->counters));
+    if (st->counters == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->counters->forget = cbase_object_attr(module, "_stats_forget");
+    return st->counters->forget == NULL ? -1 : 0;
 }
 
 PyMethodDef cbase_counters_functions[] = {
@@ -299,11 +281,6 @@ PyMethodDef cbase_counters_functions[] = {
      PyDoc_STR("_stats_counters($module, server, /)\n--\n\n"
                "Return the counters of a server: accepted, spawn errors, a dict of accept errors\n"
                "by errno, times and seconds of pauses with the pool full, and of back-off.")},
-    {"_stats_steps", steps, METH_O,
-     PyDoc_STR("_stats_steps($module, server, /)\n--\n\n"
-               "Return, as bools: look-ups are remembered; StreamServer is known; the server has\n"
-               "its do_read, a listener to accept from in C, its do_close; Pool is known; the\n"
-               "server has the methods of a plain one.")},
     {"_stats_start_over", start_over, METH_O,
      PyDoc_STR("_stats_start_over($module, all, /)\n--\n\n"
                "Reset the counters of all servers (True), or of those no longer of our class.")},

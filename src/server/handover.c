@@ -1,52 +1,15 @@
 /* From an accepted connection to its handler: do_handle, do_close, and the function that runs
  * in the handler's greenlet. */
-#include "cbase.h"
-
-/* function(*args), from a Python frame where that may matter. */
-static PyObject *
-call_tuple(PyObject *function, PyObject *args)
-{
-    PyObject **items = ((PyTupleObject *)args)->ob_item;
-    Py_ssize_t count = PyTuple_GET_SIZE(args);
-
-#if PY_VERSION_HEX < 0x030B0000
-    PyObject *inner = // borrowed
-        PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
-    if (!PyFunction_Check(inner) && cbase_call_has_no_frame()) { // and so it will be in C code
-        return cbase_call_in_frame(function, items, count, NULL);
-    }
-#endif
-    return PyObject_Vectorcall(function, items, (size_t)count, NULL);
-}
-
-PyObject *
-cbase_call_star(PyObject *function, PyObject *args)
-{
-    if (PyTuple_CheckExact(args)) {
-        return call_tuple(function, args);
-    }
-    if (Py_TYPE(args)->tp_iter == NULL && !PySequence_Check(args)) {
-        PyErr_Format(PyExc_TypeError, "argument after * must be an iterable, not %.200s",
-                     Py_TYPE(args)->tp_name);
-        return NULL;
-    }
-    PyObject *tuple = PySequence_Tuple(args);
-    if (tuple == NULL) {
-        return NULL;
-    }
-    PyObject *result = call_tuple(function, tuple);
-    Py_DECREF(tuple);
-    return result;
-}
+#include "server/server.h"
 
 /* close(*args) */
 static PyObject *
 call_close(cbase_state *st, PyObject *close, PyObject *args)
 {
-    int done = cbase_socket_close(st, close, args);
+    cbase_outcome outcome = cbase_socket_close(st, close, args);
 
-    if (done != 0) {
-        return done < 0 ? NULL : Py_NewRef(Py_None);
+    if (outcome != CBASE_NOT_OURS) {
+        return outcome == CBASE_FAILED ? NULL : Py_NewRef(Py_None);
     }
     return cbase_call_star(close, args);
 }
@@ -148,8 +111,8 @@ cbase_handover(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
     }
     else {
         PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
-        if (!cbase_greenlet_spawn(st, p.spawn, call, 4, &result)
-            && !cbase_pool_spawn(st, p.spawn, call, 4, &result))
+        if (cbase_greenlet_spawn(st, p.spawn, call, 4, &result) == CBASE_NOT_OURS
+            && cbase_pool_spawn(st, p.spawn, call, 4, &result) == CBASE_NOT_OURS)
         {
             result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
         }

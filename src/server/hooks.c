@@ -11,17 +11,23 @@
  * call into Python may fill anew. So nobody else sees a slot: a batch gets a copy that owns what
  * it holds. A slot owns nothing, or it would keep handlers alive.
  */
-#include "cbase.h"
+#include "server/server.h"
 
 #define SLOTS 8
+#define NAMES 9
 
 /* What was found for one server. Nothing here is owned: the class and the instance dict own it as
  * long as they have not changed. */
-struct cbase_hook_slot {
+typedef struct {
     cbase_class_stamp class;
     int simple; // if not, only ordinary attribute access is right
-    PyObject *in_class[CBASE_HOOK_NAMES];
+    PyObject *in_class[NAMES];
     cbase_hooks found; // its `self` is NULL: nothing
+} hook_slot;
+
+struct cbase_hooks_state {
+    PyObject *names[NAMES]; // borrowed from the names of the module
+    hook_slot slots[SLOTS];
 };
 
 /* ---- what the class has ---- */
@@ -37,7 +43,7 @@ look_into(PyObject *namespace, PyObject *const *names, PyObject **found)
     if (!cbase_object_dict_is_plain(namespace)) {
         return 0;
     }
-    for (int i = 0; i < CBASE_HOOK_NAMES; i++) {
+    for (int i = 0; i < NAMES; i++) {
         if (found[i] == NULL) {
             found[i] =
                 PyDict_GetItemWithError(namespace, names[i]); // borrowed: the class keeps it
@@ -61,7 +67,7 @@ is_plain(PyObject *attr)
 
 /* Fills in the part of a slot that depends on the class alone: 1, 0 if it has no stamp, or -1. */
 static int
-read_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
+read_class(cbase_state *st, PyTypeObject *type, hook_slot *slot)
 {
     PyObject *mro = type->tp_mro; // borrowed: no Python code runs before it is read
     int simple = mro != NULL && type->tp_getattro == PyObject_GenericGetAttr
@@ -76,10 +82,10 @@ read_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
         PyObject *namespace = compat_type_dict((PyTypeObject *)PyTuple_GET_ITEM(mro, i));
         simple = cbase_dict_stamp_is_shared(namespace)
                      ? 0
-                     : look_into(namespace, st->hook_names, slot->in_class);
+                     : look_into(namespace, st->hooks->names, slot->in_class);
         Py_DECREF(namespace);
     }
-    for (int i = 0; simple > 0 && i < CBASE_HOOK_NAMES; i++) {
+    for (int i = 0; simple > 0 && i < NAMES; i++) {
         simple = is_plain(slot->in_class[i]);
     }
     if (simple < 0) {
@@ -94,7 +100,7 @@ read_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
 
 /* The value of an attribute, or NULL if it takes an ordinary look-up to know. */
 static PyObject *
-value_of(const cbase_hook_slot *slot, PyObject *const *in_dict, int i)
+value_of(const hook_slot *slot, PyObject *const *in_dict, int i)
 {
     if (in_dict[i] != NULL) {
         return in_dict[i];
@@ -106,24 +112,24 @@ value_of(const cbase_hook_slot *slot, PyObject *const *in_dict, int i)
 }
 
 static int
-is_own(const cbase_hook_slot *slot, PyObject *const *in_dict, int i, PyObject *own)
+is_own(const hook_slot *slot, PyObject *const *in_dict, int i, PyObject *own)
 {
     return in_dict[i] == NULL && slot->in_class[i] == own;
 }
 
 /* Fills in the rest of a slot: 1, 0 if looking into the dict could run Python code, or -1. */
 static int
-read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *slot)
+read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
 {
-    PyObject *in_dict[CBASE_HOOK_NAMES] = {NULL}; // borrowed
+    PyObject *in_dict[NAMES] = {NULL}; // borrowed
     cbase_hooks *h = &slot->found;
 
     memset(h, 0, sizeof(*h));
-    int plain = look_into(dict, st->hook_names, in_dict);
+    int plain = look_into(dict, st->hooks->names, in_dict);
     if (plain <= 0) {
         return plain;
     }
-    h->never_full = is_own(slot, in_dict, FULL, st->base_full);
+    h->never_full = is_own(slot, in_dict, FULL, st->class->full);
     h->full = in_dict[FULL];
     if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
         && PyType_HasFeature(Py_TYPE(slot->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
@@ -135,10 +141,10 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *
     }
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
-    h->base_do_handle = is_own(slot, in_dict, DO_HANDLE, st->base_do_handle);
+    h->base_do_handle = is_own(slot, in_dict, DO_HANDLE, st->class->do_handle);
     h->spawn = value_of(slot, in_dict, SPAWN);
     h->handle = value_of(slot, in_dict, HANDLE);
-    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->base_do_close);
+    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->class->do_close);
     if (in_dict[DO_CLOSE] == NULL && slot->in_class[DO_CLOSE] != NULL
         && Py_IS_TYPE(slot->in_class[DO_CLOSE], &PyFunction_Type))
     {
@@ -147,7 +153,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *
     h->class = slot->class;
     h->self = self;
     h->dict = dict;
-    h->stamp = cbase_dict_stamp_of(CBASE_INSTANCE_DICT, dict);
+    h->stamp = cbase_dict_stamp_of(CBASE_DICT_SOME_NAMES, dict);
     return 1;
 }
 
@@ -159,7 +165,7 @@ static int
 is_true(const cbase_hooks *h, PyObject *self, PyObject *dict)
 {
     return h->self == self && h->dict == dict
-           && h->stamp == cbase_dict_stamp_of(CBASE_INSTANCE_DICT, dict);
+           && h->stamp == cbase_dict_stamp_of(CBASE_DICT_SOME_NAMES, dict);
 }
 
 static void
@@ -192,36 +198,38 @@ cbase_hooks_drop(cbase_hooks *hooks)
 
 /* ---- for the others ---- */
 
+/* From now on everything is looked up anew: what is known of a server depends on gevent. */
+static void
+forget(cbase_state *st)
+{
+    memset(st->hooks->slots, 0, sizeof(st->hooks->slots));
+}
+
 int
 cbase_hooks_init(cbase_state *st)
 {
-    PyObject *names[CBASE_HOOK_NAMES] = {
+    PyObject *names[NAMES] = {
         [FULL] = st->s_full,      [DO_READ] = st->s_do_read,     [MIN_DELAY] = st->s_min_delay,
         [DELAY] = st->s_delay,    [DO_HANDLE] = st->s_do_handle, [SPAWN] = st->s__spawn,
         [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,   [SOCKET] = st->s_socket,
     };
 
-    memcpy(st->hook_names, names, sizeof(names));
-    st->hook_slots = PyMem_Calloc(SLOTS, sizeof(*st->hook_slots));
-    if (st->hook_slots == NULL) {
+    st->hooks = PyMem_Calloc(1, sizeof(*st->hooks));
+    if (st->hooks == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    cbase_dict_stamp_init(st);
+    memcpy(st->hooks->names, names, sizeof(names));
+    cbase_dict_stamp_init(st->hooks->names, NAMES);
+    cbase_premises_on_compared(st, forget);
     return 0;
-}
-
-void
-cbase_hooks_forget(cbase_state *st)
-{
-    memset(st->hook_slots, 0, SLOTS * sizeof(*st->hook_slots));
 }
 
 static PyObject *
 hooks_off(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    if (!cbase_dict_stamp_available(CBASE_INSTANCE_DICT)) {
+    if (!cbase_dict_stamp_available(CBASE_DICT_SOME_NAMES)) {
         return PyUnicode_FromString("all dict watchers of the interpreter are taken");
     }
     return Py_NewRef(Py_None);
@@ -230,8 +238,8 @@ hooks_off(PyObject *module, PyObject *unused)
 static PyObject *
 hooks_switch_off(PyObject *module, PyObject *unused)
 {
-    (void)unused;
-    cbase_module_state(module)->hooks_off = 1;
+    (void)module, (void)unused;
+    cbase_memo_off = 1;
     return Py_NewRef(Py_None);
 }
 
@@ -248,7 +256,7 @@ PyMethodDef cbase_hooks_functions[] = {
 /* The part of a slot that depends on the class alone: 1, 0 if ordinary attribute access has to be
  * used, or -1. Runs no Python code. */
 static int
-know_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
+know_class(cbase_state *st, PyTypeObject *type, hook_slot *slot)
 {
     if (cbase_class_stamp_is_of(&slot->class, type)) {
         return slot->simple;
@@ -260,14 +268,14 @@ know_class(cbase_state *st, PyTypeObject *type, cbase_hook_slot *slot)
 /* The slot of a server, filled in: 1, 0 or -1 as above. No Python code has run since when this
  * returns 1. */
 static int
-fill_slot(cbase_state *st, PyObject *self, PyObject *dict, cbase_hook_slot *slot)
+fill_slot(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
 {
     int known = know_class(st, Py_TYPE(self), slot);
 
     if (known <= 0 || is_true(&slot->found, self, dict)) {
         return known;
     }
-    if (!cbase_dict_stamp_watch(CBASE_INSTANCE_DICT, self, dict)) {
+    if (!cbase_dict_stamp_watch(CBASE_DICT_SOME_NAMES, self, dict)) {
         return 0;
     }
     known = know_class(st, Py_TYPE(self), slot); // that may have run anything
@@ -291,14 +299,14 @@ cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
         Py_XDECREF(dict);
         cbase_hooks_drop(hooks); // which may run anything
     }
-    if (st->hooks_off) {
+    if (cbase_memo_off) {
         return 0;
     }
     dict = PyObject_GenericGetDict(self, NULL);
     if (dict == NULL) {
         return -1;
     }
-    cbase_hook_slot *slot = &st->hook_slots[((uintptr_t)self >> 4) % SLOTS];
+    hook_slot *slot = &st->hooks->slots[((uintptr_t)self >> 4) % SLOTS];
     int result = fill_slot(st, self, dict, slot);
     if (result > 0) {
         copy(&slot->found, hooks);

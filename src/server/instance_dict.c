@@ -3,40 +3,7 @@
  * Everything here goes through ordinary attribute access, so that properties, __getattr__,
  * __setattr__ and values set on an instance or a class count as they do in Python code.
  */
-#include "cbase.h"
-
-PyObject *
-cbase_object_attr(PyObject *obj, const char *name)
-{
-    PyObject *interned = PyUnicode_InternFromString(name);
-    PyObject *value = interned == NULL ? NULL : PyObject_GetAttr(obj, interned);
-
-    Py_XDECREF(interned);
-    return value;
-}
-
-int
-cbase_object_has(PyObject *obj, PyObject *name)
-{
-    PyObject *value;
-    int found = compat_get_optional(obj, name, &value);
-
-    Py_XDECREF(value);
-    return found;
-}
-
-int
-cbase_object_dict_has(PyObject *self, PyObject *name)
-{
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
-
-    if (dict == NULL) {
-        return -1;
-    }
-    int found = PyDict_Contains(dict, name);
-    Py_DECREF(dict);
-    return found;
-}
+#include "server/server.h"
 
 int
 cbase_instance_dict_pop(cbase_state *st, PyObject *self, PyObject *name, PyObject **value)
@@ -112,56 +79,5 @@ cbase_instance_dict_fill(PyObject *self, PyObject *picked)
     }
     int result = PyDict_Merge(dict, picked, 0);
     Py_DECREF(dict);
-    return result;
-}
-
-PyObject *
-cbase_object_call(PyObject *obj, PyObject *name)
-{
-    return PyObject_VectorcallMethod(name, &obj, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-PyObject *
-cbase_object_call_one(PyObject *obj, PyObject *name, PyObject *arg)
-{
-    PyObject *args[2] = {obj, arg};
-    return PyObject_VectorcallMethod(name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-int
-cbase_object_run(PyObject *obj, PyObject *name)
-{
-    PyObject *result = cbase_object_call(obj, name);
-
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-int
-cbase_object_ask(PyObject *obj, PyObject *name)
-{
-    PyObject *result = cbase_object_call(obj, name);
-
-    if (result == NULL) {
-        return -1;
-    }
-    int truth = PyObject_IsTrue(result);
-    Py_DECREF(result);
-    return truth;
-}
-
-int
-cbase_object_run_on(PyObject *self, PyObject *attr, PyObject *name)
-{
-    PyObject *obj = PyObject_GetAttr(self, attr);
-
-    if (obj == NULL) {
-        return -1;
-    }
-    int result = cbase_object_run(obj, name);
-    Py_DECREF(obj);
     return result;
 }

@@ -1,5 +1,5 @@
 /* The life of a server: start, accept, stop, close, serve_forever. */
-#include "cbase.h"
+#include "server/server.h"
 
 /* ---- accepting on and off ---- */
 
@@ -151,13 +151,13 @@ starting_begin(cbase_state *st, PyObject *self, starting **begun)
     }
     s->server = Py_NewRef(self);
     s->has_socket = has_socket;
-    for (starting *other = st->starting; other != NULL; other = other->next) {
+    for (starting *other = st->lifecycle->starting; other != NULL; other = other->next) {
         if (other->server == self) {
             other->has_companion = s->has_companion = 1;
         }
     }
-    s->next = st->starting;
-    st->starting = s;
+    s->next = st->lifecycle->starting;
+    st->lifecycle->starting = s;
     *begun = s;
     return 0;
 }
@@ -166,7 +166,7 @@ starting_begin(cbase_state *st, PyObject *self, starting **begun)
 static void
 starting_end(cbase_state *st, starting *s)
 {
-    starting **link = &st->starting;
+    starting **link = &st->lifecycle->starting;
 
     while (*link != s) {
         link = &(*link)->next;
@@ -265,7 +265,7 @@ forget(cbase_state *st, PyObject *self)
             return -1;
         }
     }
-    st->closes++;
+    st->lifecycle->closes++;
     cbase_io_watchers_drop();
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
@@ -430,6 +430,17 @@ CBASE_METHOD(server_exit)
         return NULL;
     }
     return Py_NewRef(Py_None);
+}
+
+int
+cbase_lifecycle_init(cbase_state *st)
+{
+    st->lifecycle = PyMem_Calloc(1, sizeof(*st->lifecycle));
+    if (st->lifecycle == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
 }
 
 PyMethodDef cbase_lifecycle_methods[] = {

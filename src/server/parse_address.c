@@ -1,5 +1,5 @@
 /* Addresses as text, number or tuple: parse_address and its two helpers. */
-#include "cbase.h"
+#include "server/server.h"
 
 /* (family, address) or (family, (host, port)); steals nothing. */
 static PyObject *

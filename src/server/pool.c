@@ -4,7 +4,7 @@
  * which needs them all, a server here works with any object that has `spawn`: without a
  * semaphore to link to it is polled while full, without `join` or `kill` it is not waited for.
  */
-#include "cbase.h"
+#include "server/server.h"
 
 /* pool._semaphore.<name>: 1 and an owned *method, 0 and NULL if there is none, or -1. */
 static int

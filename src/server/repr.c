@@ -1,5 +1,5 @@
 /* What a server tells of itself: repr, str and its read-only properties. */
-#include "cbase.h"
+#include "server/server.h"
 
 /* Appends to *text what str(exception being raised) gives, or `fallback` if that is empty, and
  * takes the exception for handled. Only Exceptions: others stay set. -1 with one set, or 0. */
