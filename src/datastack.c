@@ -19,6 +19,8 @@
  *   the cache while it is taken.
  * - It runs inside CPython's allocator, and after finalization: no Python API in it.
  * - It can leave only if nobody else stands in front of it. If it has to stay it passes all on.
+ *
+ * Knows neither servers nor greenlets.
  */
 #include "ground.h"
 

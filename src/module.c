@@ -1,4 +1,7 @@
-/* The extension module gevent_cbase._cbase: its state and its initialization. */
+/* The extension module gevent_cbase._cbase: its tables, its constants and the order of start-up.
+ *
+ * May know everybody; nobody knows it.
+ */
 #include "ground.h"
 #include "server/server.h"
 

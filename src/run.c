@@ -1,5 +1,8 @@
 /* For `python -m gevent_cbase`: the two steps of running a program that Python code cannot do
- * the way the interpreter does. Knows nothing of servers. */
+ * the way the interpreter does.
+ *
+ * Knows neither servers nor the module's state.
+ */
 #include "ground.h"
 
 /* Run a script: source is read and decoded, and its errors are told, as for `python SCRIPT`. */

@@ -3,6 +3,8 @@
  *
  * gevent._hub_local, compiled, exports the object with the thread-local attributes to its other
  * modules; its `__dict__` is the same dict as long as a thread lives.
+ *
+ * Does not know what a hub does.
  */
 #include "native/native.h"
 

@@ -12,6 +12,11 @@
  * Kept watchers keep their loop. So they are dropped whenever a server closes, no more are kept
  * until a server accepts again, and there are no more than two for each descriptor below
  * DESCRIPTORS.
+ *
+ * CAUTION: compares bytes of gevent's compiled class `io` that nobody documents. Watched by
+ * tests/test_watchers.py.
+ *
+ * Does not know sockets: a watcher belongs to a descriptor.
  */
 #include "native/socket.h"
 

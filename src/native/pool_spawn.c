@@ -1,6 +1,8 @@
 /* Native steps for pools: what full() and spawn() of a gevent.pool.Pool do, without a Python
  * frame. As in socket_accept.c, only where gevent's own code is known to be what would run:
  * gevent_cbase._pool compares it. Here, `pool` is always exactly a Pool.
+ *
+ * Does not know servers, nor how a greenlet is made.
  */
 #include "native/premises.h"
 

@@ -6,6 +6,8 @@
  * noted before it begins, and a step uses nothing after it that it has not read anew. If it fails,
  * as without memory, gevent's own code runs this time, and it is tried again later. Only what is
  * no Exception, as KeyboardInterrupt, goes on up.
+ *
+ * Does not know what the steps do, nor which there are: each makes its comparison known.
  */
 #include "native/premises.h"
 

@@ -1,6 +1,5 @@
-/* Native steps for stream servers: what gevent.server.StreamServer's do_read does, and, in
- * socket_close.c, its do_close for a socket of gevent, without a Python frame and without a system
- * call that is not needed.
+/* Native accept: what do_read of gevent.server.StreamServer does, without a Python frame and
+ * without a system call that is not needed.
  *
  * Each step is taken only where the Python code it stands for is known to be what would run:
  * gevent_cbase._stream compares that code and hands its parts to stream_prepare(), again when one
@@ -9,7 +8,10 @@
  *
  * CAUTION: writes the fields of CPython's socket object, and the slots of gevent's. Offsets of
  * the slots are read from their descriptors; the layout of the socket object is checked against
- * real sockets when the step is prepared. tests/test_stream.py compares the results slot by slot.
+ * real sockets when the step is prepared. Watched by tests/test_stream.py,
+ * which compares the results slot by slot.
+ *
+ * Does not know the server.
  */
 #include "native/socket.h"
 

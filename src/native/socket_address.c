@@ -1,4 +1,7 @@
-/* Addresses of clients, built exactly as the accept() of CPython's socket module builds them. */
+/* Addresses of clients, built exactly as the accept() of CPython's socket module builds them.
+ *
+ * Does not know whose they are.
+ */
 #include "native/socket.h"
 
 #ifdef CBASE_HAVE_SOCKETS

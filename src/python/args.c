@@ -1,4 +1,7 @@
-/* Arguments of functions and methods that are called by CPython's vectorcall convention. */
+/* Arguments of functions and methods that are called by CPython's vectorcall convention.
+ *
+ * Does not know what they mean.
+ */
 #include "python/python.h"
 
 static Py_ssize_t

@@ -4,6 +4,8 @@
  * nobody ever looks an attribute up on, so that it gets no new one: when its tag is gone, a new
  * epoch begins, and no stamp of an earlier one is valid. Its metaclass sees to it that even who
  * looks into all subclasses of object gives it none.
+ *
+ * Does not know any other class.
  */
 #include "python/python.h"
 

@@ -7,6 +7,9 @@
  * Watchers are told before the dict changes. If another one runs Python code then, that may find
  * the old value and the new stamp; and the stamp does not change again. So a dict that somebody
  * else watches is not relied on.
+ *
+ * What 3.13 does differently to the values that lie in an object itself: end_sharing().
+ * Does not know what is in a dict.
  */
 #include "python/python.h"
 

@@ -1,5 +1,8 @@
 /* Raising exceptions, and `except` and `finally` blocks in C, visible to Python code called from
- * inside them. */
+ * inside them.
+ *
+ * Does not know what is raised.
+ */
 #include "python/python.h"
 
 void

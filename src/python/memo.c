@@ -1,9 +1,11 @@
-/* Look-ups on objects of gevent that need not be made again for each connection: what a class or a
+/* Look-ups that need not be made again for each connection: what a class or a
  * dict had under a name is still there as long as the class has the same version, and the dict
  * the same stamp. Everything unknown is looked up the ordinary way.
  *
  * What is noted is not owned, and all threads share it: it becomes a reference of the caller's
  * before anything else happens.
+ *
+ * Does not know what is looked up, nor by whom.
  */
 #include "python/python.h"
 

@@ -1,8 +1,8 @@
 /* The accept loop: BaseServer._do_read and the hooks it calls.
  *
- * Knows nothing of sockets. It asks `full`, calls `do_read` and hands the result to `do_handle`;
- * each is looked up anew for every connection, so an override in a subclass or on the instance,
- * made at any moment, takes effect at the next accept.
+ * Does not know sockets, nor how a pause is made. It asks `full`, calls `do_read` and hands the
+ * result to `do_handle`; each is looked up anew for every connection, so an override in a subclass
+ * or on the instance, made at any moment, takes effect at the next accept.
  */
 #include "server/server.h"
 

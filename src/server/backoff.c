@@ -1,4 +1,8 @@
-/* Pauses of the accept loop: back-off after errors, and polling of a full pool. */
+/* Pauses of the accept loop: back-off after errors as EMFILE, and polling of a full pool.
+ *
+ * Does not know what has failed, but for a lack of memory: then the timer for a pause may fail
+ * too.
+ */
 #include "server/server.h"
 
 /* self._timer = self.loop.timer(delay); self._timer.start(self._start_accepting_if_started)

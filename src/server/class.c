@@ -3,6 +3,8 @@
  * The class is made by calling type(), as a class statement does, so that it adds to object just
  * what a Python class adds. Subclasses may then be moved between gevent's class and this one by
  * assigning to __bases__ (install() does so), and code that treats it as a Python class works.
+ *
+ * Does not know what the methods do that other files of this storey define.
  */
 #include "server/server.h"
 
@@ -487,7 +489,8 @@ cbase_class_create(PyObject *module, cbase_state *st)
     }
     st->class->BaseServer = type;
     /* CAUTION: what PyType_FromModuleAndSpec sets, and PyType_GetModuleState reads, in the
-     * public struct PyHeapTypeObject. Every test of the class would notice. */
+     * public struct PyHeapTypeObject. Watched by every test of the class, as
+     * test_methods_take_any_object. */
     ((PyHeapTypeObject *)type)->ht_module = Py_NewRef(module);
 
     /* The signature stays in tp_doc, where __text_signature__ finds it. */

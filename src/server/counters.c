@@ -7,6 +7,8 @@
  * if a finalizer of garbage has made it does the collector, since CPython 3.14, clear it silently.
  *
  * Counting never fails: without memory for its counters a server is counted nowhere.
+ *
+ * Counts and nothing else: does not know why something is counted.
  */
 #include "server/server.h"
 
@@ -24,13 +26,10 @@ static cbase_counters nowhere;
 static double
 now(void)
 {
-#if defined(_WIN32)
-    return (double)GetTickCount64() / 1e3;
-#else
     struct timespec time;
+
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-#endif
 }
 
 /* ---- the table ---- */

@@ -1,5 +1,9 @@
 /* From an accepted connection to its handler: do_handle, do_close, and the function that runs
- * in the handler's greenlet. */
+ * in the handler's greenlet.
+ *
+ * Does not know the accept loop, nor what do_read() has returned: these are arguments for the
+ * handler.
+ */
 #include "server/server.h"
 
 /* close(*args) */

@@ -10,6 +10,8 @@
  * What was found for the last servers is noted in slots, which all threads share and which any
  * call into Python may fill anew. So nobody else sees a slot: a batch gets a copy that owns what
  * it holds. A slot owns nothing, or it would keep handlers alive.
+ *
+ * Does not know what the hooks do.
  */
 #include "server/server.h"
 
@@ -112,9 +114,9 @@ value_of(const hook_slot *slot, PyObject *const *in_dict, int i)
 }
 
 static int
-is_own(const hook_slot *slot, PyObject *const *in_dict, int i, PyObject *own)
+is_base(const hook_slot *slot, PyObject *const *in_dict, int i, PyObject *base)
 {
-    return in_dict[i] == NULL && slot->in_class[i] == own;
+    return in_dict[i] == NULL && slot->in_class[i] == base;
 }
 
 /* Fills in the rest of a slot: 1, 0 if looking into the dict could run Python code, or -1. */
@@ -129,7 +131,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (plain <= 0) {
         return plain;
     }
-    h->never_full = is_own(slot, in_dict, FULL, st->class->full);
+    h->never_full = is_base(slot, in_dict, FULL, st->class->full);
     h->full = in_dict[FULL];
     if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
         && PyType_HasFeature(Py_TYPE(slot->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
@@ -141,10 +143,10 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     }
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
-    h->base_do_handle = is_own(slot, in_dict, DO_HANDLE, st->class->do_handle);
+    h->base_do_handle = is_base(slot, in_dict, DO_HANDLE, st->class->do_handle);
     h->spawn = value_of(slot, in_dict, SPAWN);
     h->handle = value_of(slot, in_dict, HANDLE);
-    h->close_does_nothing = is_own(slot, in_dict, DO_CLOSE, st->class->do_close);
+    h->close_does_nothing = is_base(slot, in_dict, DO_CLOSE, st->class->do_close);
     if (in_dict[DO_CLOSE] == NULL && slot->in_class[DO_CLOSE] != NULL
         && Py_IS_TYPE(slot->in_class[DO_CLOSE], &PyFunction_Type))
     {

@@ -1,7 +1,8 @@
-/* Attributes of a server: all of its state lies in the instance `__dict__`, as in gevent's class.
+/* The instance `__dict__` of a server, in which all of its state lies, as in gevent's class.
  *
- * Everything here goes through ordinary attribute access, so that properties, __getattr__,
- * __setattr__ and values set on an instance or a class count as they do in Python code.
+ * Removes from it, and puts back, as gevent's code does, through the attribute `__dict__`. All
+ * else goes through ordinary attribute access; only hooks.c looks into the dict to save that. Does
+ * not know what the values are for.
  */
 #include "server/server.h"
 

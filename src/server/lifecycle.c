@@ -1,4 +1,7 @@
-/* The life of a server: start, accept, stop, close, serve_forever. */
+/* The life of a server: start, accept, stop, close, serve_forever.
+ *
+ * Does not know how a connection is accepted, nor what a pool does with its greenlets.
+ */
 #include "server/server.h"
 
 /* ---- accepting on and off ---- */

@@ -1,4 +1,7 @@
-/* Addresses as text, number or tuple: parse_address and its two helpers. */
+/* Addresses that a program gives as text, number or tuple: parse_address and its two helpers.
+ *
+ * Does not know servers, and resolves no names. Addresses of clients: native/socket_address.c.
+ */
 #include "server/server.h"
 
 /* (family, address) or (family, (host, port)); steals nothing. */

@@ -3,6 +3,8 @@
  * gevent's Pool has `spawn`, `full`, `_semaphore`, `join` and `kill`. Unlike gevent's class,
  * which needs them all, a server here works with any object that has `spawn`: without a
  * semaphore to link to it is polled while full, without `join` or `kill` it is not waited for.
+ *
+ * Does not know how a pool spawns: native/pool_spawn.c.
  */
 #include "server/server.h"
 

@@ -1,4 +1,7 @@
-/* What a server tells of itself: repr, str and its read-only properties. */
+/* What a server tells of itself: repr, str and its read-only properties.
+ *
+ * Changes nothing, and does not know what happens in the accept loop.
+ */
 #include "server/server.h"
 
 /* Appends to *text what str(exception being raised) gives, or `fallback` if that is empty, and
