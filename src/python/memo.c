@@ -125,14 +125,14 @@ look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
     return value;
 }
 
-static int
+static inline int
 is_valid(const cbase_memo_dict *memo, PyObject *dict)
 {
     return memo->dict == dict && memo->stamp == cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
 }
 
 /* Borrowed: the same without looking, if what is noted is still true. */
-static PyObject *
+static inline PyObject *
 find(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
     return is_valid(memo, dict) ? memo->value : look_into(memo, obj, dict, name);
