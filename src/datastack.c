@@ -2,20 +2,20 @@
  *
  * CPython 3.11 and newer keep Python frames on a data stack, made of chunks that come from the
  * arena allocator. Every greenlet starts a data stack of its own and gives its first chunk back
- * when it has ended: an mmap, page faults and an munmap for each. The hook in this file stands
+ * when it has ended: an mmap, page faults and an munmap for each. The layer in this file stands
  * in front of the arena allocator that it found, keeps up to `limit` of the chunks that come
  * back, and hands out first the one that came last, which the processor has at hand.
  *
  * Only blocks of exactly the size of a chunk are kept; all else goes to the allocator behind.
- * The hook makes no blocks of its own: each comes from the allocator behind and goes back to
+ * The layer makes no blocks of its own: each comes from the allocator behind and goes back to
  * it. So it does no harm that blocks from before its time are freed to it, and blocks that it
  * handed out are freed after its time.
  *
  * The arena allocator belongs to the process, not to an interpreter, and so does all state
- * here; it is static and outlives the module. What the hook has to reckon with:
+ * here; it is static and outlives the module. What the layer has to reckon with:
  * - It runs without the GIL: PyThreadState_Delete(), which frees the data stack of a thread,
  *   needs none, and interpreters with a GIL of their own (3.12) share the arena allocator. So
- *   there is a lock, held for some instructions; the hook never waits for it, but goes without
+ *   there is a lock, held for some instructions; the layer never waits for it, but goes without
  *   the cache while it is taken.
  * - It runs inside CPython's allocator, and after finalization: no Python API in it.
  * - It can leave only if nobody else stands in front of it. If it has to stay it passes all on.
@@ -54,16 +54,16 @@
 #define CHUNK_SIZE ((size_t)16 * 1024)
 #endif
 
-/* The hook in front of one allocator: the ctx of hook_alloc() and hook_free(). Neither changed
+/* The layer in front of one allocator: the ctx of layer_alloc() and layer_free(). Neither changed
  * nor freed, so it leads to the same allocator for good, wherever others have put it in their
- * chain; hooks before and behind an allocator never make a circle. */
-typedef struct hook {
+ * chain; layers before and behind an allocator never make a circle. */
+typedef struct layer {
     PyObjectArenaAllocator behind;
-    struct hook *older;
-} hook;
+    struct layer *older;
+} layer;
 
-static _Atomic(hook *) newest;
-static _Atomic(hook *) reached; // if NULL, set by the next request that is passed on
+static _Atomic(layer *) newest;
+static _Atomic(layer *) reached; // if NULL, set by the next request that is passed on
 
 /* What a chunk holds in its first bytes while it is cached. */
 typedef struct chunk {
@@ -72,7 +72,7 @@ typedef struct chunk {
 
 static struct {
     atomic_flag locked;
-    hook *user; // the one hook that uses the cache; others pass all on
+    layer *user; // the one layer that uses the cache; others pass all on
     chunk *top;
     size_t cached;
     size_t limit; // 0: off
@@ -101,7 +101,7 @@ unlock(void)
     atomic_flag_clear_explicit(&cache.locked, memory_order_release);
 }
 
-/* ---- the hook ---- */
+/* ---- the layer ---- */
 
 /* With the lock held and something cached. */
 static chunk *
@@ -117,7 +117,7 @@ pop(void)
 
 /* A cached chunk, or NULL. */
 static void *
-take(const hook *self)
+take(const layer *self)
 {
     void *taken = NULL;
 
@@ -137,7 +137,7 @@ take(const hook *self)
 
 /* Whether the chunk is cached now. */
 static int
-keep(const hook *self, void *ptr)
+keep(const layer *self, void *ptr)
 {
     int kept = 0;
 
@@ -159,12 +159,12 @@ keep(const hook *self, void *ptr)
 
 /* CPython reads `alloc` and `ctx` one after the other, without a lock: while the allocator is
  * being changed, a thread without the GIL may come with another one's ctx. */
-static hook *
-hook_of(void *ctx)
+static layer *
+layer_of(void *ctx)
 {
-    hook *last = atomic_load(&newest);
+    layer *last = atomic_load(&newest);
 
-    for (hook *known = last; known != NULL; known = known->older) {
+    for (layer *known = last; known != NULL; known = known->older) {
         if (ctx == known) {
             return known;
         }
@@ -173,9 +173,9 @@ hook_of(void *ctx)
 }
 
 static void *
-hook_alloc(void *ctx, size_t size)
+layer_alloc(void *ctx, size_t size)
 {
-    hook *self = hook_of(ctx);
+    layer *self = layer_of(ctx);
 
     if (size == CHUNK_SIZE) {
         void *taken = take(self);
@@ -183,15 +183,15 @@ hook_alloc(void *ctx, size_t size)
             return taken;
         }
     }
-    hook *nobody = NULL;
+    layer *nobody = NULL;
     atomic_compare_exchange_strong(&reached, &nobody, self);
     return self->behind.alloc(self->behind.ctx, size);
 }
 
 static void
-hook_free(void *ctx, void *ptr, size_t size)
+layer_free(void *ctx, void *ptr, size_t size)
 {
-    hook *self = hook_of(ctx);
+    layer *self = layer_of(ctx);
 
     if (size == CHUNK_SIZE && ptr != NULL && keep(self, ptr)) {
         return;
@@ -205,7 +205,7 @@ hook_free(void *ctx, void *ptr, size_t size)
 static void
 set_limit(size_t limit)
 {
-    const hook *self = cache.user; // changed with the GIL held only
+    const layer *self = cache.user; // changed with the GIL held only
     chunk *surplus = NULL;
 
     lock();
@@ -225,12 +225,12 @@ set_limit(size_t limit)
     }
 }
 
-/* The hook that CPython's requests come to, NULL if to none. If somebody else stands in front,
+/* The layer that CPython's requests come to, NULL if to none. If somebody else stands in front,
  * only a request can tell; its size is one that nobody caches: not of a chunk or an arena. */
-static hook *
+static layer *
 find_reached(const PyObjectArenaAllocator *front)
 {
-    if (front->alloc == hook_alloc) {
+    if (front->alloc == layer_alloc) {
         return front->ctx;
     }
     if (atomic_load(&newest) == NULL) {
@@ -244,11 +244,11 @@ find_reached(const PyObjectArenaAllocator *front)
     return atomic_load(&reached);
 }
 
-/* The hook for an allocator, or NULL with an exception set. */
-static hook *
-make_hook(const PyObjectArenaAllocator *behind)
+/* The layer for an allocator, or NULL with an exception set. */
+static layer *
+make_layer(const PyObjectArenaAllocator *behind)
 {
-    hook *made = atomic_load(&newest);
+    layer *made = atomic_load(&newest);
 
     while (made != NULL
            && (made->behind.alloc != behind->alloc || made->behind.free != behind->free
@@ -262,7 +262,7 @@ make_hook(const PyObjectArenaAllocator *behind)
             PyErr_NoMemory();
             return NULL;
         }
-        *made = (hook){*behind, atomic_load(&newest)};
+        *made = (layer){*behind, atomic_load(&newest)};
         atomic_store(&newest, made);
     }
     return made;
@@ -282,26 +282,26 @@ watch_forks(void)
     return 0;
 }
 
-/* Sees to it that a hook is in the chain and has the cache. */
+/* Sees to it that a layer is in the chain and has the cache. */
 static int
 activate(void)
 {
     PyObjectArenaAllocator front;
 
     PyObject_GetArenaAllocator(&front);
-    hook *chosen = find_reached(&front);
+    layer *chosen = find_reached(&front);
     int is_there = chosen != NULL;
-    if (!is_there && (watch_forks() < 0 || (chosen = make_hook(&front)) == NULL)) {
+    if (!is_there && (watch_forks() < 0 || (chosen = make_layer(&front)) == NULL)) {
         return -1;
     }
     if (chosen != cache.user) {
-        set_limit(0); // what is cached came to another hook and leaves by that one
+        set_limit(0); // what is cached came to another layer and leaves by that one
         lock();
         cache.user = chosen;
         unlock();
     }
     if (!is_there) {
-        PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){chosen, hook_alloc, hook_free});
+        PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){chosen, layer_alloc, layer_free});
     }
     return 0;
 }
@@ -333,8 +333,8 @@ datastack_disable(PyObject *module, PyObject *unused)
 
     set_limit(0);
     PyObject_GetArenaAllocator(&front);
-    if (front.alloc == hook_alloc) {
-        PyObject_SetArenaAllocator(&((hook *)front.ctx)->behind);
+    if (front.alloc == layer_alloc) {
+        PyObject_SetArenaAllocator(&((layer *)front.ctx)->behind);
     }
     Py_RETURN_NONE;
 }
@@ -346,7 +346,7 @@ datastack_is_reached(PyObject *module, PyObject *unused)
     PyObjectArenaAllocator front;
 
     PyObject_GetArenaAllocator(&front);
-    hook *found = find_reached(&front);
+    layer *found = find_reached(&front);
     return PyBool_FromLong(found != NULL && found == cache.user);
 }
 
