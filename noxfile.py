@@ -37,11 +37,12 @@ def tests(session):
 
 @nox.session
 def lint(session):
-    """Format of the C code, and the Python code."""
-    session.install('clang-format==14.0.6', 'ruff==0.14.0')
+    """Format of the C code, the Python code, and spelling."""
+    session.install('clang-format==14.0.6', 'ruff==0.14.0', 'codespell==2.4.1')
     session.run('clang-format', '--dry-run', '-Werror',
                 *sorted(glob.glob('src/**/*.[ch]', recursive=True) + glob.glob('load/*.[ch]')))
     session.run('ruff', 'check', '.')
+    session.run('codespell')
 
 
 @nox.session(python=PYTHONS)
