@@ -7,7 +7,7 @@ import greenlet
 from gevent import config
 
 from gevent_cbase import _install
-from gevent_cbase._fast_paths import FAST_PATHS
+from gevent_cbase._native.paths import FAST_PATHS
 from gevent_cbase._version import __version__
 
 

@@ -8,9 +8,10 @@ import weakref
 
 from gevent._hub_local import get_hub_if_exists
 
-from gevent_cbase import _cbase, _stream, _switches
+from gevent_cbase import _cbase
 from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
+from gevent_cbase._native import sockets, switches
 
 #: what gevent.baseserver and gevent_cbase.baseserver both define
 NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
@@ -44,7 +45,7 @@ class _Installed:
 
 def disabled():
     """Return whether the environment variable GEVENT_CBASE forbids install()."""
-    return _switches.says_no('GEVENT_CBASE')
+    return switches.says_no('GEVENT_CBASE')
 
 
 def install(*, datastack=True):
@@ -89,7 +90,7 @@ def _install(datastack):
     try:
         if datastack:
             _datastack._on_install()
-        _stream.on_install()
+        sockets.on_install()
         if 'gevent.pool' in sys.modules:
             _cbase._pool_compare()
         _exchange()
@@ -132,7 +133,7 @@ def uninstall():
 def _uninstall():
     global _installed
     _datastack._on_uninstall()
-    _stream.on_uninstall()
+    sockets.on_uninstall()
     if _installed is not None:
         refused = _exchange_back(_installed)
         _installed = None  # if this was not reached, a second uninstall() goes on

@@ -2,7 +2,10 @@
 import os
 from typing import NamedTuple
 
-from gevent_cbase import _cbase, _closing, _fast_paths, _stream, datastack
+from gevent_cbase import _cbase, datastack
+from gevent_cbase._native import closing as _closing
+from gevent_cbase._native import sockets as _sockets
+from gevent_cbase._native.paths import FAST_PATHS
 
 
 class ServerStats(NamedTuple):
@@ -71,7 +74,7 @@ def fast_paths(server):
     return {
         'lookups': no_lookups,
         'sockets': no_sockets,
-        'watchers': no_sockets or _stream._watchers_off(),
+        'watchers': no_sockets or _sockets._watchers_off(),
         'closing': (None if sockets else _why_off('sockets')) or _closing.off(),
         'pools': no_pools,
         'greenlets': _why_no_greenlets(server, no_pools),
@@ -80,7 +83,7 @@ def fast_paths(server):
 
 
 def _why_off(name):
-    return _fast_paths.FAST_PATHS[name]()
+    return FAST_PATHS[name]()
 
 
 def _why_no_sockets(server, reads, accepts, closes):

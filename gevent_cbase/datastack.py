@@ -19,7 +19,8 @@ from collections import namedtuple
 
 import greenlet
 
-from gevent_cbase import _cbase, _switches
+from gevent_cbase import _cbase
+from gevent_cbase._native import switches
 
 __all__ = ['DEFAULT_MAX_CHUNKS', 'Stats', 'disable', 'enable', 'is_enabled', 'stats', 'why_off']
 
@@ -98,8 +99,8 @@ def why_off():
         if _cbase._datastack_is_reached():
             return None
         return 'another arena allocator has taken its place'
-    if _switches.why_off('datastack'):
-        return _switches.OFF
+    if switches.why_off('datastack'):
+        return switches.OFF
     if _failure is None and _forbidden():
         return 'GEVENT_CBASE_DATASTACK is set to switch it off'
     return _failure or 'not enabled'
@@ -141,8 +142,8 @@ def _works():
 
 
 def _forbidden():
-    return (_switches.says_no('GEVENT_CBASE_DATASTACK')
-            or _switches.why_off('datastack') is not None)
+    return (switches.says_no('GEVENT_CBASE_DATASTACK')
+            or switches.why_off('datastack') is not None)
 
 
 def _on_install():

@@ -80,7 +80,7 @@ def has_paths(item):
     """Whether a test needs no fast path that is switched off, or that gevent in pure Python has
     not.
     """
-    from gevent_cbase._switches import why_off
+    from gevent_cbase._native.switches import why_off
     needed = [name for mark in item.iter_markers('fast_path') for name in mark.args]
     return not any(why_off(name) or PURE_PYTHON and name == 'greenlets' for name in needed)
 

@@ -196,7 +196,7 @@ def isolated(impl, tmp_path, source, *args):
 
 def is_on(name):
     """Whether a fast path is on, in this process."""
-    from gevent_cbase._fast_paths import FAST_PATHS
+    from gevent_cbase._native.paths import FAST_PATHS
     return FAST_PATHS[name]() is None
 
 

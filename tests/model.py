@@ -36,7 +36,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test)
 
 import gevent_cbase
-from gevent_cbase._fast_paths import FAST_PATHS
+from gevent_cbase._native.paths import FAST_PATHS
 from helpers import LOOPBACK, outcome
 
 #: sequences of a run of fixed length, and operations in one of them at most

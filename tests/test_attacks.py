@@ -74,7 +74,7 @@ PRELUDE = '''
         """Call *function*. As soon as gevent's code is compared for *step*, call *intervene*."""
         def note(frame, event, arg):
             if event == 'call' and frame.f_code.co_name == 'difference' and (
-                    frame.f_back.f_globals['__name__'] == 'gevent_cbase.' + step):
+                    frame.f_back.f_globals['__name__'] == 'gevent_cbase._native.' + step):
                 sys.setprofile(None)
                 intervened.append(step)
                 intervene()
@@ -268,7 +268,7 @@ def test_other_servers_accept_while_gevent_is_compared(impl, tmp_path, kind):
         close = gevent.socket.socket.close
         gevent.socket.socket.close = lambda self: close(self)
         connect(server).close()
-        when_compared('_stream', let_others_run, server._do_read)
+        when_compared('sockets', let_others_run, server._do_read)
         gevent.socket.socket.close = close
         connect(server).close()
         server._do_read()
@@ -513,9 +513,9 @@ def test_socket_is_closed_at_exit(impl, tmp_path):
 #: a fast path, and a Python function of gevent that does not run where it is taken
 STEPS = [pytest.param(*values, marks=pytest.mark.fast_path('lookups', path), id=path)
          for path, *values in [
-    ('sockets', '_stream', 'StreamServer.do_read'),
-    ('greenlets', '_greenlets', 'type(gevent.config).track_greenlet_tree.fget'),
-    ('pools', '_pool', 'gevent.pool.Pool.full')]]
+    ('sockets', 'sockets', 'StreamServer.do_read'),
+    ('greenlets', 'greenlets', 'type(gevent.config).track_greenlet_tree.fget'),
+    ('pools', 'pools', 'gevent.pool.Pool.full')]]
 
 
 @pytest.mark.parametrize('error', ['KeyboardInterrupt', 'MemoryError'])
@@ -534,7 +534,7 @@ def test_first_comparison_is_interrupted(impl, tmp_path, step, function, error):
             listener.setblocking(False)
             listeners.append(listener)
             return StreamServer(
-                listener, handle, spawn=5 if step == '_pool' else 'default')
+                listener, handle, spawn=5 if step == 'pools' else 'default')
         step, handled, listeners = sys.argv[1], [], []
         try:
             server = when_compared(step, interrupt, make)
@@ -569,7 +569,7 @@ def test_comparison_after_a_change_is_interrupted(impl, tmp_path, step, function
             handled.append(1)
 
         def accept():
-            if step == '_greenlets':
+            if step == 'greenlets':
                 connect(server).close()
             try:
                 server._do_read()
@@ -577,7 +577,7 @@ def test_comparison_after_a_change_is_interrupted(impl, tmp_path, step, function
                 pass
         step, handled = sys.argv[1], []
         server = on_fake_loop(StreamServer(
-            LOOPBACK, handle, spawn=5 if step == '_pool' else 'default'))
+            LOOPBACK, handle, spawn=5 if step == 'pools' else 'default'))
         gevent.spawn(accept).get()
         for cls in gevent.socket.socket, type(gevent.config), gevent.pool.Pool:
             cls.touched = True
@@ -586,7 +586,7 @@ def test_comparison_after_a_change_is_interrupted(impl, tmp_path, step, function
             gevent.spawn(accept).get()
         gevent.sleep(0)
         del handled[:]
-        in_python = runs(%s, server, 3 * (step == '_greenlets'))
+        in_python = runs(%s, server, 3 * (step == 'greenlets'))
         print(intervened, in_python)
         connect(server).close()
         batch(server)

@@ -488,7 +488,7 @@ FRAMES = '''
     import sys
     import gevent.socket
     import gevent_cbase
-    from gevent_cbase import _stream
+    from gevent_cbase._native import sockets
     names = []
 
     def see(frame, event, arg):
@@ -513,7 +513,7 @@ def test_only_with_servers():
         print(closing(), 'gevent.server' in sys.modules)
         import gevent.server
         gevent.server.StreamServer(('127.0.0.1', 0), print)
-        print(closing() == (_stream.why_closing_off() is not None))
+        print(closing() == (sockets.why_closing_off() is not None))
     ''')
     done = subprocess.run([sys.executable, '-c', code], env=child_environ(), text=True,
                           capture_output=True, timeout=60)
@@ -526,7 +526,7 @@ def test_not_without_install():
         from gevent_cbase.baseserver import BaseServer
         BaseServer(('127.0.0.1', 0), print)
         import gevent.server
-        print(closing(), _stream.why_closing_off())
+        print(closing(), sockets.why_closing_off())
     ''')
     done = subprocess.run(
         [sys.executable, '-c', code], env=child_environ(GEVENT_CBASE_WITHOUT=''), text=True,
@@ -577,7 +577,7 @@ def nothing():
 
 
 if sys.version_info[:2] == (3, 11):
-    from gevent_cbase._closing import beginning_with
+    from gevent_cbase._native.closing import beginning_with
 
     class Mark:
         """Equal to what a function says yes to."""
@@ -632,10 +632,10 @@ if sys.version_info[:2] == (3, 11):
 
     def test_code_of_another_kind_is_left_alone(monkeypatch):
         """With nothing but closing off."""
-        from gevent_cbase import _closing
-        monkeypatch.setattr(_closing, '_unknown', None)
-        monkeypatch.setattr(_closing, '_given', None)
+        from gevent_cbase._native import closing
+        monkeypatch.setattr(closing, '_unknown', None)
+        monkeypatch.setattr(closing, '_given', None)
         code = guard.__code__
-        assert _closing._give_code(guard, code) is code
-        assert guard.__code__ is code and _closing._unknown == 'code of an unknown kind'
-        assert _closing._given is None
+        assert closing._give_code(guard, code) is code
+        assert guard.__code__ is code and closing._unknown == 'code of an unknown kind'
+        assert closing._given is None

@@ -22,7 +22,7 @@ import pytest
 
 import gevent_cbase
 from gevent_cbase import _requirements, datastack
-from gevent_cbase._fast_paths import FAST_PATHS
+from gevent_cbase._native.paths import FAST_PATHS
 from helpers import child_environ, reserved_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))

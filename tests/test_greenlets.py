@@ -127,8 +127,8 @@ def is_right(noted, expected):
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
-        from gevent_cbase import _greenlets
-        assert _greenlets.why_off() is None
+        from gevent_cbase._native import greenlets
+        assert greenlets.why_off() is None
 
 
 @pytest.mark.fast_path('pools', 'greenlets')

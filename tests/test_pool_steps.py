@@ -63,8 +63,8 @@ def error_of(server):
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
-        from gevent_cbase import _pool
-        assert _pool.why_off() is None
+        from gevent_cbase._native import pools
+        assert pools.why_off() is None
 
 
 @pytest.mark.fast_path('lookups', 'pools')

@@ -611,9 +611,9 @@ def taken(one):
     assert list(found) == [
         'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
     assert found.pop('datastack') == datastack.why_off()
-    assert found.pop('closing') == gevent_cbase._stream.why_closing_off()
+    assert found.pop('closing') == gevent_cbase._native.sockets.why_closing_off()
     sockets, watchers = found['sockets'], found.pop('watchers')
-    assert watchers == (sockets or gevent_cbase._stream._watchers_off())
+    assert watchers == (sockets or gevent_cbase._native.sockets._watchers_off())
     return found
 
 

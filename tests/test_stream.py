@@ -139,9 +139,9 @@ def default_timeout():
 def test_native_steps_are_on(impl):
     """On the gevent that is installed, for ours."""
     if not impl.stock:
-        from gevent_cbase import _stream
+        from gevent_cbase._native import sockets
         impl.StreamServer(LOOPBACK, echo).close()
-        assert _stream.why_off() is None
+        assert sockets.why_off() is None
 
 
 @pytest.mark.fast_path('lookups', 'sockets')

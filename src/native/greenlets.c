@@ -2,8 +2,8 @@
  * of gevent do, with the notes about who spawned it, but without looking up the configuration in
  * Python and without walking the same stack for every connection.
  *
- * gevent's classes are compiled and immutable; gevent_cbase._greenlets finds out where a Greenlet
- * keeps its attributes by comparing one with a new, uninitialized one.
+ * gevent's classes are compiled and immutable; gevent_cbase._native.greenlets finds out where a
+ * Greenlet keeps its attributes by comparing one with a new, uninitialized one.
  *
  * CAUTION: writes fields of gevent's objects, found like that. A Greenlet has its spawner's stack,
  * which is read-only, in common with those before it that were spawned from the same place.
@@ -645,7 +645,7 @@ cbase_greenlet_init(cbase_state *st)
         return -1;
     }
     st->greenlets->comparison.needed = "gevent.hub";
-    st->greenlets->comparison.module = "gevent_cbase._greenlets";
+    st->greenlets->comparison.module = "gevent_cbase._native.greenlets";
     cbase_premises_register(st, &st->greenlets->comparison);
     return 0;
 }
@@ -677,7 +677,7 @@ PyMethodDef cbase_greenlet_functions[] = {
     {"_greenlets_prepare", (PyCFunction)(void (*)(void))greenlets_prepare,
      METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_greenlets_prepare($module, /, **parts)\n--\n\n"
-               "Switch the native steps of greenlets on; for gevent_cbase._greenlets.")},
+               "Switch the native steps of greenlets on; for gevent_cbase._native.greenlets.")},
     {"_greenlets_taken", greenlets_taken, METH_O,
      PyDoc_STR(
          "_greenlets_taken($module, spawn, /)\n--\n\n"

@@ -1,6 +1,6 @@
 /* Native steps for pools: what full() and spawn() of a gevent.pool.Pool do, without a Python
  * frame. As in socket_accept.c, only where gevent's own code is known to be what would run:
- * gevent_cbase._pool compares it. Here, `pool` is always exactly a Pool.
+ * gevent_cbase._native.pools compares it. Here, `pool` is always exactly a Pool.
  *
  * Does not know servers, nor how a greenlet is made.
  */
@@ -304,7 +304,7 @@ cbase_pool_spawn_init(cbase_state *st)
         return -1;
     }
     st->pool_spawn->comparison.needed = "gevent.pool";
-    st->pool_spawn->comparison.module = "gevent_cbase._pool";
+    st->pool_spawn->comparison.module = "gevent_cbase._native.pools";
     cbase_premises_register(st, &st->pool_spawn->comparison);
     return 0;
 }
@@ -327,9 +327,9 @@ pool_compare(PyObject *module, PyObject *unused)
 PyMethodDef cbase_pool_spawn_functions[] = {
     {"_pool_compare", pool_compare, METH_NOARGS,
      PyDoc_STR("_pool_compare($module, /)\n--\n\n"
-               "Have prepare() of gevent_cbase._pool called; later, if it fails.")},
+               "Have prepare() of gevent_cbase._native.pools called; later, if it fails.")},
     {"_pool_prepare", (PyCFunction)(void (*)(void))pool_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_pool_prepare($module, /, **parts)\n--\n\n"
-               "Switch the native steps of pools on; for gevent_cbase._pool.")},
+               "Switch the native steps of pools on; for gevent_cbase._native.pools.")},
     {NULL, NULL, 0, NULL},
 };

@@ -20,8 +20,8 @@ typedef struct {
     PyObject *do_read, *do_close;
     PyObject *get_hub, *getdefaulttimeout;
     PyObject *cancelled;        // what waiters get when their socket is closed
-    PyObject *close_later;      // gevent_cbase._stream._close_later
-    PyObject *failed;           // gevent_cbase._stream.do_read
+    PyObject *close_later;      // gevent_cbase._native.sockets._close_later
+    PyObject *failed;           // gevent_cbase._native.sockets.do_read
     PyObject *close_descriptor; // the function _close_descriptor
 } cbase_socket_parts;
 

@@ -2,9 +2,9 @@
  * without a system call that is not needed.
  *
  * Each step is taken only where the Python code it stands for is known to be what would run:
- * gevent_cbase._stream compares that code and hands its parts to stream_prepare(), again when one
- * of the classes has changed; what may change otherwise is looked at here each time. In all other
- * cases the step reports that it does not apply, and the Python code runs.
+ * gevent_cbase._native.sockets compares that code and hands its parts to stream_prepare(), again
+ * when one of the classes has changed; what may change otherwise is looked at here each time. In
+ * all other cases the step reports that it does not apply, and the Python code runs.
  *
  * CAUTION: writes the fields of CPython's socket object, and the slots of gevent's. Offsets of
  * the slots are read from their descriptors; the layout of the socket object is checked against
@@ -379,7 +379,7 @@ cbase_socket_accept_init(cbase_state *st)
         return -1;
     }
     st->sockets->comparison.needed = "gevent.server";
-    st->sockets->comparison.module = "gevent_cbase._stream";
+    st->sockets->comparison.module = "gevent_cbase._native.sockets";
     cbase_premises_register(st, &st->sockets->comparison);
     return 0;
 }
@@ -426,10 +426,10 @@ PyMethodDef cbase_socket_accept_functions[] = {
                "Whether the kernel was seen to have no accept4(), or to forbid it.")},
     {"_stream_compare", stream_compare, METH_NOARGS,
      PyDoc_STR("_stream_compare($module, /)\n--\n\n"
-               "Have prepare() of gevent_cbase._stream called; later, if it fails.")},
+               "Have prepare() of gevent_cbase._native.sockets called; later, if it fails.")},
     {"_stream_prepare", (PyCFunction)(void (*)(void))stream_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_stream_prepare($module, /, **parts)\n--\n\n"
-               "Switch the native steps of stream servers on; for gevent_cbase._stream.")},
+               "Switch the native steps of stream servers on; for gevent_cbase._native.sockets.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,9 +2,9 @@
  * socket.close() themselves more often than not.
  *
  * For the latter, install() has calls of that Python function run here, see
- * gevent_cbase/_closing.py. What is not exactly a socket as gevent has made it goes on to the
- * function's code. As in socket_accept.c, the step is only taken where gevent's code is known to
- * be what would run.
+ * gevent_cbase/_native/closing.py. What is not exactly a socket as gevent has made it goes on to
+ * the function's code. As in socket_accept.c, the step is only taken where gevent's code is known
+ * to be what would run.
  *
  * CAUTION: writes the same fields and slots as socket_accept.c, and replaces what calls a Python
  * function (on 3.11: changes its code). Watched by tests/test_closing.py.
@@ -336,7 +336,7 @@ leave(void)
 
 #else
 
-/* The function's code compares a mark with the socket, see gevent_cbase/_closing.py. */
+/* The function's code compares a mark with the socket, see gevent_cbase/_native/closing.py. */
 static int
 take(PyObject *function)
 {

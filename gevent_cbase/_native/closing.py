@@ -12,7 +12,8 @@ import dis
 import itertools
 import sys
 
-from gevent_cbase import _cbase, _switches
+from gevent_cbase import _cbase
+from gevent_cbase._native import switches
 
 #: whether install() was called
 _everywhere = False
@@ -28,7 +29,7 @@ def off():
         return 'not built on this platform'
     if not _everywhere:
         return 'install() was not called'
-    return _switches.why_off('closing') or _unknown
+    return switches.why_off('closing') or _unknown
 
 
 def want(everywhere):
@@ -40,7 +41,7 @@ def want(everywhere):
 def take_over(noted):
     """Have calls of a function, which is gevent's, run in C.
 
-    It was compared as it was noted(), see _premises. Returns how it has to be noted now.
+    It was compared as it was noted(), see premises. Returns how it has to be noted now.
     """
     close, code, *defaults = noted
     _cbase._close_take_over(close)

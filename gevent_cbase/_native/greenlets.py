@@ -1,7 +1,8 @@
-"""The native steps of greenlets: are they what the installed gevent does? See _premises."""
+"""The native steps of greenlets: are they what the installed gevent does? See premises."""
 import types
 
-from gevent_cbase import _cbase, _premises, _switches
+from gevent_cbase import _cbase
+from gevent_cbase._native import premises, switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
 KNOWN = {
@@ -19,7 +20,7 @@ IMMUTABLE = 1 << 8
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    return _premises.why_off(prepare)
+    return premises.why_off(prepare)
 
 
 def prepare():
@@ -28,7 +29,7 @@ def prepare():
     Called when the first server is made, and again when the configuration's classes have changed.
     If it raises an Exception it is called again later.
     """
-    return _switches.why_off('greenlets') or _prepare()
+    return switches.why_off('greenlets') or _prepare()
 
 
 def _prepare():
@@ -42,7 +43,7 @@ def _prepare():
         return 'not with gevent in pure Python'
     from gevent import _gevent_cgreenlet, _greenlet_primitives
     setting = config.settings['track_greenlet_tree']
-    stamps = _premises.stamps(type(config), type(setting))
+    stamps = premises.stamps(type(config), type(setting))
     for cls in Greenlet, raw_class:
         if not cls.__flags__ & IMMUTABLE:
             return '%s may be changed' % cls.__name__
@@ -59,14 +60,14 @@ def _prepare():
     for thing, name in (config, 'settings'), (setting, 'value'):
         if hasattr(getattr(type(thing), name, None), '__set__'):
             return '%s.%s is no ordinary attribute' % (type(thing).__name__, name)
-    functions = _premises.noted({
+    functions = premises.noted({
         'Config.track_greenlet_tree': type(config).track_greenlet_tree.fget,
         'Setting.get': type(setting).get,
     })
-    raw = {**functions, **_premises.noted({'spawn_raw': hub.spawn_raw})}
-    reason = (_premises.difference(raw, KNOWN)
-              or _premises.not_plain(type(config), object, ('__getattribute__',))
-              or _premises.not_plain(type(setting), object))
+    raw = {**functions, **premises.noted({'spawn_raw': hub.spawn_raw})}
+    reason = (premises.difference(raw, KNOWN)
+              or premises.not_plain(type(config), object, ('__getattribute__',))
+              or premises.not_plain(type(setting), object))
     if reason is not None:
         return reason
     fresh = Greenlet.__new__(Greenlet)

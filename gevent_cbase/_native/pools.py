@@ -1,5 +1,6 @@
-"""The native steps of pools: are they what the installed gevent does? See _premises."""
-from gevent_cbase import _cbase, _premises, _switches
+"""The native steps of pools: are they what the installed gevent does? See premises."""
+from gevent_cbase import _cbase
+from gevent_cbase._native import premises, switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
 KNOWN = {
@@ -22,7 +23,7 @@ KNOWN = {
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    return _premises.why_off(prepare)
+    return premises.why_off(prepare)
 
 
 def prepare():
@@ -31,26 +32,26 @@ def prepare():
     Called when the first pool is given to a server, and again when the class has changed. If it
     raises an Exception it is called again later.
     """
-    return _switches.why_off('pools') or _prepare()
+    return switches.why_off('pools') or _prepare()
 
 
 def _prepare():
     from gevent import pool
     cls = pool.Pool
-    stamps = _premises.stamps(cls)
-    full = _premises.noted({
+    stamps = premises.stamps(cls)
+    full = premises.noted({
         'Pool.full': cls.full,
         'Pool.free_count': cls.free_count,
         'Group.__len__': cls.__len__,
     })
-    spawn = _premises.noted({
+    spawn = premises.noted({
         'Group.spawn': cls.spawn,
         'Pool.start': cls.start,
         'Pool.add': cls.add,
         'Group.add': pool.Group.add,
     })
-    reason = (_premises.difference({**full, **spawn}, KNOWN)
-              or _premises.not_plain(cls, object))
+    reason = (premises.difference({**full, **spawn}, KNOWN)
+              or premises.not_plain(cls, object))
     if reason is None and spawn['Pool.add'][2] != (True, None):
         reason = 'gevent has other defaults of Pool.add'
     if reason is None and pool.Group not in cls.__mro__:

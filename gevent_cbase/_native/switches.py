@@ -13,6 +13,6 @@ def says_no(variable):
 
 
 def why_off(name):
-    """Why the fast path *name*, see _fast_paths, has to be off, as text; None if it has not."""
+    """Why the fast path *name*, see paths, has to be off, as text; None if it has not."""
     names = os.environ.get('GEVENT_CBASE_WITHOUT', '').lower().replace(',', ' ').split()
     return OFF if name in names or 'all' in names else None

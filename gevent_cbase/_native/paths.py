@@ -4,14 +4,15 @@
 is ``all``. It is for finding out whether one of them is to blame for something, and for the
 tests: each must be right without the others.
 """
-from gevent_cbase import _cbase, _greenlets, _pool, _stream, _switches, datastack
+from gevent_cbase import _cbase, datastack
+from gevent_cbase._native import greenlets, pools, sockets, switches
 
-if _switches.why_off('lookups'):
+if switches.why_off('lookups'):
     _cbase._hooks_switch_off()
 
 
 def _lookups_off():
-    return _switches.why_off('lookups') or _cbase._hooks_off()
+    return switches.why_off('lookups') or _cbase._hooks_off()
 
 
 def _with_lookups(why_off):
@@ -22,10 +23,10 @@ def _with_lookups(why_off):
 #: what tells why it is off (None: it is on), by name
 FAST_PATHS = {
     'lookups': _lookups_off,                # attributes that the loop needs are remembered
-    'sockets': _with_lookups(_stream.why_off),            # accepting and closing in C
-    'watchers': _with_lookups(_stream.why_watchers_off),  # those of closed sockets are used again
-    'closing': _stream.why_closing_off,     # sockets that handlers close are closed in C
-    'pools': _with_lookups(_pool.why_off),  # full() and spawn() of gevent's Pool in C
-    'greenlets': _greenlets.why_off,        # the handlers' greenlets are made in C
+    'sockets': _with_lookups(sockets.why_off),            # accepting and closing in C
+    'watchers': _with_lookups(sockets.why_watchers_off),  # those of closed sockets are used again
+    'closing': sockets.why_closing_off,     # sockets that handlers close are closed in C
+    'pools': _with_lookups(pools.why_off),  # full() and spawn() of gevent's Pool in C
+    'greenlets': greenlets.why_off,         # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept
 }

@@ -1,4 +1,4 @@
-"""The native steps of stream servers: are they what the installed gevent does? See _premises."""
+"""The native steps of stream servers: are they what the installed gevent does? See premises."""
 import contextlib
 import os
 import socket
@@ -6,7 +6,8 @@ import sys
 import types
 import weakref
 
-from gevent_cbase import _cbase, _closing, _premises, _switches
+from gevent_cbase import _cbase
+from gevent_cbase._native import closing, premises, switches
 
 #: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
 KNOWN = {
@@ -39,7 +40,7 @@ KNOWN = {
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
-    return _premises.why_off(prepare)
+    return premises.why_off(prepare)
 
 
 def prepare():
@@ -50,7 +51,7 @@ def prepare():
     """
     if not hasattr(_cbase, '_stream_prepare'):
         return 'not built on this platform'
-    return _switches.why_off('sockets') or _prepare()
+    return switches.why_off('sockets') or _prepare()
 
 
 def _prepare():
@@ -60,13 +61,13 @@ def _prepare():
     sock, raw, closed = _socket3.socket, _socket3._wrefsocket, _socket3._closedsocket
     # the socket class of the standard library may have been patched away
     classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
-    stamps = _premises.stamps(*classes)
-    accept = _premises.noted({
+    stamps = premises.stamps(*classes)
+    accept = premises.noted({
         'StreamServer.do_read': server.StreamServer.do_read,
         'socket.__init__': sock.__init__,
         'SocketMixin.__init__': _socketcommon.SocketMixin.__init__,
     })
-    close = _premises.noted({
+    close = premises.noted({
         'StreamServer.do_close': server.StreamServer.do_close,
         'socket.close': sock.close,
         'socket._real_close': sock._real_close,
@@ -76,11 +77,11 @@ def _prepare():
         '_closedsocket.__init__': closed.__init__,
         '_closedsocket.__bool__': closed.__bool__,
     })
-    reason = (_premises.difference({**accept, **close, **_premises.noted({'_wrefsocket': raw})},
-                                   KNOWN)
-              or _premises.not_plain(sock, object)
-              or _premises.not_plain(closed, object)
-              or _premises.not_plain(raw, _socket.socket, _premises.PLAIN + (
+    reason = (premises.difference({**accept, **close, **premises.noted({'_wrefsocket': raw})},
+                                  KNOWN)
+              or premises.not_plain(sock, object)
+              or premises.not_plain(closed, object)
+              or premises.not_plain(raw, _socket.socket, premises.PLAIN + (
                   '__init__', '_accept', 'close', 'fileno', 'setblocking')))
     if reason is not None:
         return reason
@@ -88,8 +89,8 @@ def _prepare():
         return 'gevent makes other sockets'
     if not _layout_is_known(raw):
         return 'unknown layout of socket objects'
-    if _closing.off() is None:
-        close['socket.close'] = _closing.take_over(close['socket.close'])
+    if closing.off() is None:
+        close['socket.close'] = closing.take_over(close['socket.close'])
     names = vars(_socket3)
     loop_class, io_class = _watcher_classes()
     _cbase._stream_prepare(
@@ -108,19 +109,19 @@ def _prepare():
 
 def why_closing_off():
     """Why closing by others than do_close() runs in Python, as text; None if it does not."""
-    return why_off() or _closing.off()
+    return why_off() or closing.off()
 
 
 def on_install():
     """Have all calls of socket.close() run in C, from now on."""
-    _closing.want(True)
+    closing.want(True)
     _prepare_again()
 
 
 def on_uninstall():
     """Leave nothing of gevent to the native steps."""
-    _closing.want(False)
-    _closing.give_back()
+    closing.want(False)
+    closing.give_back()
     _prepare_again()  # close() may have another code now
     if hasattr(_cbase, '_drop_watchers'):
         _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
@@ -141,15 +142,15 @@ def _watchers_off():
     the gevent releases that were looked at.
     """
     from gevent import _hub_primitives, config, hub, version_info
-    closing = 'cancel_waits_close_and_then'
-    own = getattr(_hub_primitives.WaitOperationsGreenlet, closing)
-    if version_info[:2] > (26, 9) or getattr(hub.Hub, closing) is not own:
+    name = 'cancel_waits_close_and_then'
+    own = getattr(_hub_primitives.WaitOperationsGreenlet, name)
+    if version_info[:2] > (26, 9) or getattr(hub.Hub, name) is not own:
         return 'gevent may close them in another way'
     if isinstance(own, types.FunctionType):  # a class that may be patched, too
         return 'not with gevent in pure Python'
     if config.loop.__module__ != 'gevent.libev.corecext':
         return 'not with this loop'
-    return _switches.why_off('watchers')
+    return switches.why_off('watchers')
 
 
 def _watcher_classes():

@@ -1,0 +1,1 @@
+"""The Python half of the native steps; importing this package itself imports nothing."""
