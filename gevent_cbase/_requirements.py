@@ -3,17 +3,15 @@ import importlib
 import re
 import sys
 
+from gevent_cbase._native import known
 from gevent_cbase._version import __version__
-
-#: the oldest versions that it was made for; also in pyproject.toml
-NEEDED = {'gevent': '25.9.1', 'greenlet': '3.2.2'}
 
 
 def check():
     """Raise ImportError if this cannot work here."""
     if sys.implementation.name != 'cpython':
         _fail('is an extension of CPython; on %s use gevent itself' % sys.implementation.name)
-    for name, needed in NEEDED.items():
+    for name, needed in known.OLDEST.items():
         try:
             found = importlib.import_module(name).__version__
         except ImportError as ex:

@@ -2,17 +2,7 @@
 import types
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import premises, switches
-
-#: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
-KNOWN = {
-    'Config.track_greenlet_tree':
-        '3926fde0715d710ab1b6845a17653ad9ecb27f476f100630ad041aa59e80765a',
-    'Setting.get':
-        '67f69c31adbc9645d622dfb4d1cb1ca884168b7fea72eeae595abb8ac8e7889a',
-    'spawn_raw':
-        'ec6e5f26bdbb9ad9a7cee5f489b7e8e9b412c0bceda4abd417c1cfbb249df577',
-}
+from gevent_cbase._native import known, premises, switches
 
 #: Py_TPFLAGS_IMMUTABLETYPE
 IMMUTABLE = 1 << 8
@@ -65,7 +55,7 @@ def _prepare():
         'Setting.get': type(setting).get,
     })
     raw = {**functions, **premises.noted({'spawn_raw': hub.spawn_raw})}
-    reason = (premises.difference(raw, KNOWN)
+    reason = (premises.difference(raw, known.GREENLETS)
               or premises.not_plain(type(config), object, ('__getattribute__',))
               or premises.not_plain(type(setting), object))
     if reason is not None:

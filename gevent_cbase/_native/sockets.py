@@ -7,35 +7,7 @@ import types
 import weakref
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import closing, premises, switches
-
-#: SHA-256 of the source text, in gevent 25.9.1 to 26.9.0
-KNOWN = {
-    'StreamServer.do_read':
-        '6cb23b7571a826b591cc85006b271902bb4f56183e465074da634be6c325ea6d',
-    'StreamServer.do_close':
-        '728ac328c4119488e22b086fd13cf4a3708165c130a1510f460acb3d4e2fb24d',
-    'socket.__init__':
-        '187a3fe6b61a8376a7f5a1ed87f6c3bc8ce049d7a5b2bf1b9cf053e542fbc7c6',
-    'socket.close':
-        '55bda0dc5e10084356319cc0be6056f945b2b7d869196aeb188324703fd5cb4b',
-    'socket._real_close':
-        'dd2e99c3f699dfb9d82ab4685ff28cc4f9f95d999ec47c01f8092a302bbfa2c2',
-    'socket._detach_socket':
-        '018c0da0064114acdb04e5c2e573dd522eff1d95542e3566567642945ddade31',
-    'socket._drop_ref_on_close':
-        '56e8012202d54019c04f1f90a49dd0f559d999e7e4bf4c82a696d630a61d42cd',
-    'SocketMixin.__init__':
-        'b1a105882d425bb29b1da7a5b23a5616f1aa057d7c4ea2801182e15a3dd7f1e7',
-    'SocketMixin._drop_events_and_close':
-        '3964106f70668cecead88d7209fe63985b6e97696e1eed95a33e60b6c1f06191',
-    '_closedsocket.__init__':
-        '81c68a3ac86b05b30a1565189aae2fb76c7bb18b8a0edb6f3a0c37c55d7afc18',
-    '_closedsocket.__bool__':
-        'd0aa293b990ef61faebdf80e8b6c77c8dfc20659c4f21185b8f572f95ffa9b8c',
-    '_wrefsocket':
-        '5e71adb2469bd73f9df7234f1be6179a3b7579ccdcdc3caf3c69a675c4bb2770',
-}
+from gevent_cbase._native import closing, known, premises, switches
 
 
 def why_off():
@@ -78,7 +50,7 @@ def _prepare():
         '_closedsocket.__bool__': closed.__bool__,
     })
     reason = (premises.difference({**accept, **close, **premises.noted({'_wrefsocket': raw})},
-                                  KNOWN)
+                                  known.SOCKETS)
               or premises.not_plain(sock, object)
               or premises.not_plain(closed, object)
               or premises.not_plain(raw, _socket.socket, premises.PLAIN + (
