@@ -16,7 +16,7 @@ def check():
             found = importlib.import_module(name).__version__
         except ImportError as ex:
             _fail('needs %s %s or newer, and importing it fails: %s' % (name, needed, ex), ex)
-        if _numbers(found) < _numbers(needed):
+        if numbers(found) < numbers(needed):
             _fail("needs %s %s or newer, and this is %s: pip install -U '%s>=%s'" % (
                 name, needed, found, name, needed))
     try:
@@ -28,7 +28,7 @@ def check():
             sys.implementation.cache_tag), ex)
 
 
-def _numbers(version):
+def numbers(version):
     """The release of a version as integers; what follows it (dev0, a1, post1) is left out."""
     return [int(number) for number in re.match(r'[\d.]*\d|', version)[0].split('.') if number]
 

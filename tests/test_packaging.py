@@ -131,7 +131,7 @@ def test_old_greenlet():
     ('25.9.1', [25, 9, 1]), ('26.9.0.dev0', [26, 9, 0]), ('26.10.1rc2', [26, 10, 1]),
     ('26.9.0.post1', [26, 9, 0]), ('', []), ('unknown', [])])
 def test_versions(version, numbers):
-    assert _requirements._numbers(version) == numbers
+    assert _requirements.numbers(version) == numbers
 
 
 def test_no_gevent():

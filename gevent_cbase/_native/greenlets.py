@@ -25,8 +25,8 @@ def prepare():
 def _prepare():
     from greenlet import getcurrent, greenlet
 
-    from gevent import Greenlet, _hub_local, config, hub, version_info
-    if version_info[:2] > (26, 9):
+    from gevent import Greenlet, _hub_local, config, hub
+    if premises.not_read('greenlets'):
         return 'gevent may make them in another way'
     raw_class = hub.TrackedRawGreenlet
     if isinstance(Greenlet.spawn.__func__, types.FunctionType):

@@ -1,10 +1,24 @@
 """All that is known of the releases of gevent and greenlet. Data, and nothing else.
 
+What gevent_cbase leans on is either compared by its digest, or it is compiled, and somebody has
+read it up to some release. Where the installed gevent differs, a fast path is off.
+
 See CONTRIBUTING, *A new gevent*.
 """
 
 #: The oldest releases that are supported; pyproject.toml has the same.
 OLDEST = {'gevent': '25.9.1', 'greenlet': '3.2.2'}
+
+#: The newest gevent whose compiled code was read, by the fast path that leans on it. In a newer
+#: one the fast path is off.
+NEWEST = {
+    # Closing an idle io watcher does nothing, and two with the same bytes are the same: see the
+    # classes `watcher` and `io` in gevent/libev/corecext.pyx, and gevent/_hub_primitives.py. There
+    # is a limit of their size in src/watchers.c; they have 144 bytes on x86-64.
+    'watchers': '26.9',
+    # What a Greenlet is born with: see Greenlet.__init__ in gevent/greenlet.py, and its .pxd.
+    'greenlets': '26.9',
+}
 
 # SHA-256 of the source text of each function or class that a native step stands for. They are the
 # same in gevent 25.9.1 to 26.9.0. Where releases differ, there are several, with spaces between:

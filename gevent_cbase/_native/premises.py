@@ -11,7 +11,11 @@ then what compares.
 import hashlib
 import inspect
 
+import gevent
+
 from gevent_cbase import _cbase
+from gevent_cbase._native import known
+from gevent_cbase._requirements import numbers
 
 #: what makes objects and sets their attributes
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
@@ -38,18 +42,24 @@ def noted(parts):
             for name, part in parts.items()}
 
 
-def difference(parts, known):
-    """The first of these noted() *parts* whose source is not a *known* one, as text; or None.
+def difference(parts, digests):
+    """The first of these noted() *parts* whose source is not the known one, as text; or None.
 
-    *known*: for each name a digest, or several with spaces between.
+    *digests*: for each name one, or several with spaces between.
     """
     for name, (_, code, *defaults) in parts.items():
         if (name, code) not in _compared:
-            if digest(code) not in known[name].split():
+            if digest(code) not in digests[name].split():
                 return 'gevent has another %s' % name
             _compared[name, code] = defaults
         if any(one is not other for one, other in zip(defaults, _compared[name, code])):
             return 'gevent has other defaults of %s' % name
+
+
+def not_read(path):
+    """Whether gevent is newer than the newest whose compiled code was read for a fast path."""
+    # gevent.version_info says 20.0 in every release
+    return numbers(gevent.__version__)[:2] > numbers(known.NEWEST[path])
 
 
 def not_plain(cls, base, names=PLAIN):

@@ -113,10 +113,10 @@ def _watchers_off():
     """Closing a watcher that nobody waits for must do nothing: so it is in libev loops in C, in
     the gevent releases that were looked at.
     """
-    from gevent import _hub_primitives, config, hub, version_info
+    from gevent import _hub_primitives, config, hub
     name = 'cancel_waits_close_and_then'
     own = getattr(_hub_primitives.WaitOperationsGreenlet, name)
-    if version_info[:2] > (26, 9) or getattr(hub.Hub, name) is not own:
+    if premises.not_read('watchers') or getattr(hub.Hub, name) is not own:
         return 'gevent may close them in another way'
     if isinstance(own, types.FunctionType):  # a class that may be patched, too
         return 'not with gevent in pure Python'
