@@ -4,6 +4,13 @@ import types
 from gevent_cbase import _cbase
 from gevent_cbase._native import known, premises, switches
 
+#: where the parts of gevent are that spawning a Greenlet stands for, and spawn_raw()
+SPAWN = {
+    'Config.track_greenlet_tree': 'gevent:config.__class__.track_greenlet_tree.fget',
+    'Setting.get': 'gevent:config.settings.track_greenlet_tree.__class__.get',
+}
+PARTS = {**SPAWN, 'spawn_raw': 'gevent.hub:spawn_raw'}
+
 #: Py_TPFLAGS_IMMUTABLETYPE
 IMMUTABLE = 1 << 8
 
@@ -25,39 +32,20 @@ def prepare():
 def _prepare():
     from greenlet import getcurrent, greenlet
 
-    from gevent import Greenlet, _hub_local, config, hub
+    from gevent import _hub_local, hub
     if premises.not_read('greenlets'):
         return 'gevent may make them in another way'
-    raw_class = hub.TrackedRawGreenlet
-    if isinstance(Greenlet.spawn.__func__, types.FunctionType):
+    snapshot = premises.Snapshot()
+    Greenlet, raw_class, config, setting = _objects(snapshot)
+    if _in_python(Greenlet):
         return 'not with gevent in pure Python'
     from gevent import _gevent_cgreenlet, _greenlet_primitives
-    setting = config.settings['track_greenlet_tree']
     stamps = premises.stamps(type(config), type(setting))
-    for cls in Greenlet, raw_class:
-        if not cls.__flags__ & IMMUTABLE:
-            return '%s may be changed' % cls.__name__
-        if cls.__setattr__ is not object.__setattr__:
-            return '%s sets attributes in its own way' % cls.__name__
-        if cls.switch is not greenlet.switch:
-            return '%s switches in its own way' % cls.__name__
-    for cls, name in ((Greenlet, '_run'), (raw_class, 'spawning_greenlet'),
-                      (raw_class, 'spawn_tree_locals'), (raw_class, 'loop')):
-        if hasattr(getattr(cls, name, None), '__set__'):
-            return '%s.%s is no ordinary attribute' % (cls.__name__, name)
+    parts = premises.noted(PARTS, snapshot)
     if not config.track_greenlet_tree:
         return 'GEVENT_TRACK_GREENLET_TREE is off'
-    for thing, name in (config, 'settings'), (setting, 'value'):
-        if hasattr(getattr(type(thing), name, None), '__set__'):
-            return '%s.%s is no ordinary attribute' % (type(thing).__name__, name)
-    functions = premises.noted({
-        'Config.track_greenlet_tree': type(config).track_greenlet_tree.fget,
-        'Setting.get': type(setting).get,
-    })
-    raw = {**functions, **premises.noted({'spawn_raw': hub.spawn_raw})}
-    reason = (premises.difference(raw, known.GREENLETS)
-              or premises.not_plain(type(config), object, ('__getattribute__',))
-              or premises.not_plain(type(setting), object))
+    reason = (premises.difference(parts, known.GREENLETS)
+              or next(class_differences(snapshot), None))
     if reason is not None:
         return reason
     fresh = Greenlet.__new__(Greenlet)
@@ -66,15 +54,47 @@ def _prepare():
     names = vars(hub)
     get_hub = _hub_local.get_hub_noargs
     _cbase._greenlets_prepare(
-        spawn=(stamps, tuple(functions.values()), ()),
-        raw=(stamps, tuple(raw.values()),
+        spawn=(stamps, tuple(parts[name] for name in SPAWN), ()),
+        raw=(stamps, tuple(parts.values()),
              ((names, '_get_hub_noargs', get_hub), (names, 'GEVENT_CONFIG', config),
               (names, 'TrackedRawGreenlet', raw_class))),
         made=Greenlet(_prepare), fresh=fresh,
         limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
-        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=raw['spawn_raw'][0],
+        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=parts['spawn_raw'][0],
         raw_class=raw_class, run=vars(greenlet)['run'], parent=vars(greenlet)['parent'],
         switch_method=vars(greenlet)['switch'],
         loop=vars(_greenlet_primitives.SwitchOutGreenletWithLoop)['loop'],
         exports=_gevent_cgreenlet)
     return None
+
+
+def _objects(snapshot):
+    """The classes of greenlets, gevent's configuration, and its setting for what they note."""
+    return (snapshot['gevent:Greenlet'], snapshot['gevent.hub:TrackedRawGreenlet'],
+            snapshot['gevent:config'], snapshot['gevent:config.settings.track_greenlet_tree'])
+
+
+def _in_python(cls):
+    """Whether gevent is not compiled."""
+    return isinstance(cls.spawn.__func__, types.FunctionType)
+
+
+def class_differences(snapshot):
+    """Yield what is not as the steps need it besides the parts, each as text."""
+    from greenlet import greenlet
+    Greenlet, raw_class, config, setting = _objects(snapshot)
+    if not _in_python(Greenlet):
+        for cls in Greenlet, raw_class:
+            if not cls.__flags__ & IMMUTABLE:
+                yield '%s may be changed' % cls.__name__
+            if cls.__setattr__ is not object.__setattr__:
+                yield '%s sets attributes in its own way' % cls.__name__
+            if cls.switch is not greenlet.switch:
+                yield '%s switches in its own way' % cls.__name__
+    for cls, name in ((Greenlet, '_run'), (raw_class, 'spawning_greenlet'),
+                      (raw_class, 'spawn_tree_locals'), (raw_class, 'loop'),
+                      (type(config), 'settings'), (type(setting), 'value')):
+        if hasattr(getattr(cls, name, None), '__set__'):
+            yield '%s.%s is no ordinary attribute' % (cls.__name__, name)
+    yield from premises.not_plain(type(config), object, ('__getattribute__',))
+    yield from premises.not_plain(type(setting), object)

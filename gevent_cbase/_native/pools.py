@@ -2,6 +2,20 @@
 from gevent_cbase import _cbase
 from gevent_cbase._native import known, premises, switches
 
+#: where the parts of gevent are that full() stands for, and spawn()
+FULL = {
+    'Pool.full': 'gevent.pool:Pool.full',
+    'Pool.free_count': 'gevent.pool:Pool.free_count',
+    'Group.__len__': 'gevent.pool:Pool.__len__',
+}
+SPAWN = {
+    'Group.spawn': 'gevent.pool:Pool.spawn',
+    'Pool.start': 'gevent.pool:Pool.start',
+    'Pool.add': 'gevent.pool:Pool.add',
+    'Group.add': 'gevent.pool:Group.add',
+}
+PARTS = {**FULL, **SPAWN}
+
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
@@ -19,32 +33,29 @@ def prepare():
 
 def _prepare():
     from gevent import pool
-    cls = pool.Pool
+    snapshot = premises.Snapshot()
+    cls, group = snapshot['gevent.pool:Pool'], snapshot['gevent.pool:Group']
     stamps = premises.stamps(cls)
-    full = premises.noted({
-        'Pool.full': cls.full,
-        'Pool.free_count': cls.free_count,
-        'Group.__len__': cls.__len__,
-    })
-    spawn = premises.noted({
-        'Group.spawn': cls.spawn,
-        'Pool.start': cls.start,
-        'Pool.add': cls.add,
-        'Group.add': pool.Group.add,
-    })
-    reason = (premises.difference({**full, **spawn}, known.POOLS)
-              or premises.not_plain(cls, object))
-    if reason is None and spawn['Pool.add'][2] != (True, None):
+    parts = premises.noted(PARTS, snapshot)
+    reason = (premises.difference(parts, known.POOLS)
+              or next(class_differences(snapshot), None))
+    if reason is None and parts['Pool.add'][2] != (True, None):
         reason = 'gevent has other defaults of Pool.add'
-    if reason is None and pool.Group not in cls.__mro__:
-        reason = 'gevent.pool.Pool is no gevent.pool.Group'  # and nobody watches what it is
     if reason is None:
         names = vars(pool)
         _cbase._pool_prepare(
-            full=(stamps, tuple(full.values()), ()),
-            spawn=(stamps, tuple(spawn.values()),
-                   ((names, 'Group', pool.Group), (names, 'PoolFull', pool.PoolFull))),
-            cls=cls, full_function=full['Pool.full'][0], spawn_function=spawn['Group.spawn'][0],
+            full=(stamps, tuple(parts[name] for name in FULL), ()),
+            spawn=(stamps, tuple(parts[name] for name in SPAWN),
+                   ((names, 'Group', group), (names, 'PoolFull', pool.PoolFull))),
+            cls=cls, full_function=parts['Pool.full'][0], spawn_function=parts['Group.spawn'][0],
             discard_function=cls._discard,
             PoolFull=pool.PoolFull)
     return reason
+
+
+def class_differences(snapshot):
+    """Yield what is not as the steps need it besides the parts, each as text."""
+    cls, group = snapshot['gevent.pool:Pool'], snapshot['gevent.pool:Group']
+    yield from premises.not_plain(cls, object)
+    if group not in cls.__mro__:
+        yield 'gevent.pool.Pool is no gevent.pool.Group'  # and nobody watches what it is

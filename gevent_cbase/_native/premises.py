@@ -6,9 +6,10 @@ be read, the step stays off and gevent's own code runs.
 
 Another thread, or a finalizer, may change gevent in the middle of a comparison. So what is handed
 to the C code is what was there before: stamps() of the classes come first, then noted(), and
-then what compares.
+then what compares. All of it is looked up in one Snapshot.
 """
 import hashlib
+import importlib
 import inspect
 
 import gevent
@@ -25,6 +26,25 @@ PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
 _compared = {}
 
 
+class Snapshot(dict):
+    """What gevent has, by its path, as ``gevent.server:StreamServer.do_read``.
+
+    Each thing is looked up once: all methods are of the same class, whoever binds its name anew.
+    A name after the colon is an attribute, or a key of a dict.
+    """
+
+    def __missing__(self, path):
+        module, _, names = path.partition(':')
+        owner, _, name = names.rpartition('.')
+        if not name:
+            found = importlib.import_module(module)
+        else:
+            holder = self[module + ':' + owner if owner else module]
+            found = holder[name] if isinstance(holder, dict) else getattr(holder, name)
+        self[path] = found
+        return found
+
+
 def digest(part):
     """SHA-256 of the source text of a class or code object."""
     return hashlib.sha256(inspect.getsource(part).encode()).hexdigest()
@@ -35,11 +55,20 @@ def stamps(*classes):
     return tuple((cls, _cbase._class_stamp(cls)) for cls in classes)
 
 
-def noted(parts):
-    """The functions of a dict, or classes, each with its code and its arguments' defaults."""
-    return {name: (part, getattr(part, '__code__', part), getattr(part, '__defaults__', None),
+def noted(paths, snapshot):
+    """The functions or classes at these paths, each with its code and its arguments' defaults.
+
+    *paths*: for each name one, to be looked up in the *snapshot*.
+    """
+    parts = {name: snapshot[path] for name, path in paths.items()}
+    return {name: (part, code_of(part), getattr(part, '__defaults__', None),
                    getattr(part, '__kwdefaults__', None))
             for name, part in parts.items()}
+
+
+def code_of(part):
+    """What is compared of a function or class."""
+    return getattr(part, '__code__', part)
 
 
 def difference(parts, digests):
@@ -63,10 +92,10 @@ def not_read(path):
 
 
 def not_plain(cls, base, names=PLAIN):
-    """Which of the *names* of *cls* is not that of *base*, as text; or None."""
+    """Yield which of the *names* of *cls* are not those of *base*, each as text."""
     for name in names:
         if getattr(cls, name) is not getattr(base, name):
-            return 'gevent has another %s.%s' % (cls.__name__, name)
+            yield 'gevent has another %s.%s' % (cls.__name__, name)
 
 
 def why_off(prepare):

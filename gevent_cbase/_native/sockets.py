@@ -9,6 +9,27 @@ import weakref
 from gevent_cbase import _cbase
 from gevent_cbase._native import closing, known, premises, switches
 
+#: where the parts of gevent are that accepting stands for, and closing
+ACCEPT = {
+    'StreamServer.do_read': 'gevent.server:StreamServer.do_read',
+    'socket.__init__': 'gevent._socket3:socket.__init__',
+    'SocketMixin.__init__': 'gevent._socketcommon:SocketMixin.__init__',
+}
+CLOSE = {
+    'StreamServer.do_close': 'gevent.server:StreamServer.do_close',
+    'socket.close': 'gevent._socket3:socket.close',
+    'socket._real_close': 'gevent._socket3:socket._real_close',
+    'socket._detach_socket': 'gevent._socket3:socket._detach_socket',
+    'SocketMixin._drop_events_and_close': 'gevent._socket3:socket._drop_events_and_close',
+    'socket._drop_ref_on_close': 'gevent._socket3:socket._drop_ref_on_close',
+    '_closedsocket.__init__': 'gevent._socket3:_closedsocket.__init__',
+    '_closedsocket.__bool__': 'gevent._socket3:_closedsocket.__bool__',
+}
+PARTS = {**ACCEPT, **CLOSE, '_wrefsocket': 'gevent._socket3:_wrefsocket'}
+
+#: what closes watchers
+CLOSE_WATCHER = 'gevent._hub_primitives:WaitOperationsGreenlet.cancel_waits_close_and_then'
+
 
 def why_off():
     """Why the native steps are off, as text; None if they are on."""
@@ -29,54 +50,53 @@ def prepare():
 def _prepare():
     import _socket
 
-    from gevent import _socket3, _socketcommon, hub, monkey, server
-    sock, raw, closed = _socket3.socket, _socket3._wrefsocket, _socket3._closedsocket
+    from gevent import _socket3, hub, monkey, server
+    snapshot = premises.Snapshot()
+    sock, raw, closed = _classes(snapshot)
     # the socket class of the standard library may have been patched away
     classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
     stamps = premises.stamps(*classes)
-    accept = premises.noted({
-        'StreamServer.do_read': server.StreamServer.do_read,
-        'socket.__init__': sock.__init__,
-        'SocketMixin.__init__': _socketcommon.SocketMixin.__init__,
-    })
-    close = premises.noted({
-        'StreamServer.do_close': server.StreamServer.do_close,
-        'socket.close': sock.close,
-        'socket._real_close': sock._real_close,
-        'socket._detach_socket': sock._detach_socket,
-        'SocketMixin._drop_events_and_close': sock._drop_events_and_close,
-        'socket._drop_ref_on_close': sock._drop_ref_on_close,
-        '_closedsocket.__init__': closed.__init__,
-        '_closedsocket.__bool__': closed.__bool__,
-    })
-    reason = (premises.difference({**accept, **close, **premises.noted({'_wrefsocket': raw})},
-                                  known.SOCKETS)
-              or premises.not_plain(sock, object)
-              or premises.not_plain(closed, object)
-              or premises.not_plain(raw, _socket.socket, premises.PLAIN + (
-                  '__init__', '_accept', 'close', 'fileno', 'setblocking')))
+    parts = premises.noted(PARTS, snapshot)
+    reason = (premises.difference(parts, known.SOCKETS)
+              or next(class_differences(snapshot), None))
     if reason is not None:
         return reason
-    if sock._gevent_sock_class is not raw:
-        return 'gevent makes other sockets'
     if not _layout_is_known(raw):
         return 'unknown layout of socket objects'
     if closing.off() is None:
-        close['socket.close'] = closing.take_over(close['socket.close'])
+        parts['socket.close'] = closing.take_over(parts['socket.close'])
     names = vars(_socket3)
     loop_class, io_class = _watcher_classes()
     _cbase._stream_prepare(
-        accept=(stamps, tuple(accept.values()),
+        accept=(stamps, tuple(parts[name] for name in ACCEPT),
                 ((vars(server), 'GeventSocket', sock),
                  (names, 'get_hub', names['get_hub']),
                  (vars(_socket), 'getdefaulttimeout', _socket.getdefaulttimeout))),
-        close=(stamps, tuple(close.values()), ((names, '_closedsocket', closed),)),
+        close=(stamps, tuple(parts[name] for name in CLOSE), ((names, '_closedsocket', closed),)),
         classes=classes, loop_class=loop_class, io_class=io_class,
-        do_read=accept['StreamServer.do_read'][0], do_close=close['StreamServer.do_close'][0],
+        do_read=parts['StreamServer.do_read'][0], do_close=parts['StreamServer.do_close'][0],
         get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
-        cancelled=close['SocketMixin._drop_events_and_close'][2][1],
+        cancelled=parts['SocketMixin._drop_events_and_close'][2][1],
         close_later=_close_later, failed=do_read)
     return None
+
+
+def _classes(snapshot):
+    """The class of gevent's sockets, of the socket inside, and of what closed ones have there."""
+    return (snapshot['gevent._socket3:socket'], snapshot['gevent._socket3:_wrefsocket'],
+            snapshot['gevent._socket3:_closedsocket'])
+
+
+def class_differences(snapshot):
+    """Yield what is not as the steps need it besides the parts, each as text."""
+    import _socket
+    sock, raw, closed = _classes(snapshot)
+    yield from premises.not_plain(sock, object)
+    yield from premises.not_plain(closed, object)
+    yield from premises.not_plain(raw, _socket.socket, premises.PLAIN + (
+        '__init__', '_accept', 'close', 'fileno', 'setblocking'))
+    if sock._gevent_sock_class is not raw:
+        yield 'gevent makes other sockets'
 
 
 def why_closing_off():
@@ -113,16 +133,21 @@ def _watchers_off():
     """Closing a watcher that nobody waits for must do nothing: so it is in libev loops in C, in
     the gevent releases that were looked at.
     """
-    from gevent import _hub_primitives, config, hub
-    name = 'cancel_waits_close_and_then'
-    own = getattr(_hub_primitives.WaitOperationsGreenlet, name)
-    if premises.not_read('watchers') or getattr(hub.Hub, name) is not own:
+    from gevent import config
+    snapshot = premises.Snapshot()
+    if premises.not_read('watchers') or any(watcher_differences(snapshot)):
         return 'gevent may close them in another way'
-    if isinstance(own, types.FunctionType):  # a class that may be patched, too
+    if isinstance(snapshot[CLOSE_WATCHER], types.FunctionType):  # a class that may be patched, too
         return 'not with gevent in pure Python'
     if config.loop.__module__ != 'gevent.libev.corecext':
         return 'not with this loop'
     return switches.why_off('watchers')
+
+
+def watcher_differences(snapshot):
+    """Yield what is not as it has to be with watchers, as text."""
+    if snapshot['gevent.hub:Hub.cancel_waits_close_and_then'] is not snapshot[CLOSE_WATCHER]:
+        yield 'gevent has another Hub.cancel_waits_close_and_then'
 
 
 def _watcher_classes():
