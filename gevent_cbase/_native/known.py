@@ -3,7 +3,9 @@
 What gevent_cbase leans on is either compared by its digest, or it is compiled, and somebody has
 read it up to some release. Where the installed gevent differs, a fast path is off.
 
-See CONTRIBUTING, *A new gevent*.
+    python -m gevent_cbase._native.differences
+
+prints what the installed gevent has that is not known. See CONTRIBUTING, *A new gevent*.
 """
 
 #: The oldest releases that are supported; pyproject.toml has the same.

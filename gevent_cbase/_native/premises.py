@@ -87,8 +87,12 @@ def difference(parts, digests):
 
 def not_read(path):
     """Whether gevent is newer than the newest whose compiled code was read for a fast path."""
-    # gevent.version_info says 20.0 in every release
-    return numbers(gevent.__version__)[:2] > numbers(known.NEWEST[path])
+    return release() > numbers(known.NEWEST[path])
+
+
+def release():
+    """The release of gevent, as [year, month]; gevent.version_info is the same in all."""
+    return numbers(gevent.__version__)[:2]
 
 
 def not_plain(cls, base, names=PLAIN):
