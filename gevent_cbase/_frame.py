@@ -1,4 +1,4 @@
-"""A Python frame where there would be none: see cbase_call_has_no_frame() in src/cbase.h."""
+"""A Python frame where there would be none: see CBASE_METHOD in src/python/python.h."""
 
 
 def call(function, /, *args, **kwargs):

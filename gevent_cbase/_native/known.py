@@ -16,7 +16,7 @@ OLDEST = {'gevent': '25.9.1', 'greenlet': '3.2.2'}
 NEWEST = {
     # Closing an idle io watcher does nothing, and two with the same bytes are the same: see the
     # classes `watcher` and `io` in gevent/libev/corecext.pyx, and gevent/_hub_primitives.py. There
-    # is a limit of their size in src/watchers.c; they have 144 bytes on x86-64.
+    # is a limit of their size in src/native/io_watchers.c; they have 144 bytes on x86-64.
     'watchers': '26.9',
     # What a Greenlet is born with: see Greenlet.__init__ in gevent/greenlet.py, and its .pxd.
     'greenlets': '26.9',
