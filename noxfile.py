@@ -1,7 +1,7 @@
 """One command for each check: ``nox -s SESSION``; ``nox -l`` lists them.
 
 ``nox`` alone runs all but the benchmarks on every CPython it finds. Arguments after ``--`` go
-to pytest: ``nox -s tests-3.12 -- tests/test_spawn.py -k group``.
+to pytest: ``nox -s tests-3.12 -- tests/server/test_spawn.py -k group``.
 """
 import glob
 import os
@@ -16,9 +16,10 @@ WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
 #: where another build is tested: what these add is programs of others, started by the dozen, which
 #: takes the time and runs no other C code; benchmarks measure, and packaging builds anew
-LEFT_OUT = ['--ignore=tests/test_%s.py' % name for name in (
+LEFT_OUT = ['--ignore=' + path for name in (
     'gevent_suites', 'gunicorn', 'examples', 'recipes', 'published_idioms', 'bench', 'packaging',
-    'documents', 'projects')]
+    'documents', 'projects') for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
+PUBLISHED = 'tests/programs/published'
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
@@ -109,7 +110,7 @@ def projects(session):
     session.install('-e', '.[test]')
     cache = session.create_tmp()
     for names in '', 'all':
-        session.run('python', 'tests/projects.py', '--cache', cache, *session.posargs,
+        session.run('python', PUBLISHED + '/projects.py', '--cache', cache, *session.posargs,
                     env={'GEVENT_CBASE_WITHOUT': names})
 
 
@@ -120,7 +121,7 @@ def without(session, names, *args):
     env = {'GEVENT_CBASE_WITHOUT': names}
     session.run('pytest', '-n', 'auto', *args, env=env)
     if not session.posargs:
-        session.run('python', 'tests/gevent_suites.py', '--loop', 'libev-cext', env=env)
+        session.run('python', PUBLISHED + '/gevent_suites.py', '--loop', 'libev-cext', env=env)
 
 
 @nox.session(python=['3.12'])
@@ -134,9 +135,10 @@ def portable(session):
 def loops(session):
     """What servers do, on the other loops and with gevent in pure Python."""
     session.install('-e', '.[test]')
-    files = ['tests/test_%s.py' % name for name in (
+    files = [path for name in (
         'accept_loop', 'closing', 'errors', 'faults', 'greenlets', 'hostile', 'install',
-        'lifecycle', 'pool_steps', 'spawn', 'stats', 'stream', 'type', 'watchers')]
+        'lifecycle', 'pool_steps', 'spawn', 'stats', 'stream', 'type', 'watchers')
+        for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
     for env in {'GEVENT_LOOP': 'libev-cffi'}, {'GEVENT_LOOP': 'libuv-cffi'}, {'PURE_PYTHON': '1'}:
         session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
 
@@ -145,9 +147,9 @@ def loops(session):
 def paths(session):
     """What the fast paths do, and gevent's own suites, with each of them switched off."""
     session.install('-e', '.[test]')
-    files = ['tests/test_%s.py' % name for name in (
+    files = [path for name in (
         'accept_loop', 'closing', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream',
-        'watchers')]
+        'watchers') for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
     for name in FAST_PATHS:
         without(session, name, *(session.posargs or files))
 
@@ -176,5 +178,5 @@ def sanitizers(session):
 @nox.session(python=['3.11', '3.13'])
 def fuzz(session):
     """Hostile programs, an hour each, with the sanitizers; not run by default."""
-    sanitized(session, 'python', 'tests/hostile_fuzz.py',
+    sanitized(session, 'python', 'tests/programs/hostile_fuzz.py',
               *(session.posargs or ['--seconds', '3600']))

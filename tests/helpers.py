@@ -11,6 +11,9 @@ import time
 import gevent
 from gevent import socket
 
+TESTS = os.path.dirname(os.path.abspath(__file__))
+#: the top folder of the source tree
+ROOT = os.path.dirname(TESTS)
 #: any free port of the loopback interface
 LOOPBACK = ('127.0.0.1', 0)
 

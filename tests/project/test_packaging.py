@@ -11,10 +11,9 @@ import pytest
 
 import gevent_cbase
 from gevent_cbase import _cbase, _requirements
-from helpers import child_environ
+from helpers import ROOT, child_environ
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
 PACKAGE = os.path.dirname(gevent_cbase.__file__)
 LIMIT = 300
 

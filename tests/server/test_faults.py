@@ -1,7 +1,7 @@
 """Faults of accept(2), and of every step between it and the handler.
 
 Real ones, where descriptors can be made to run out; all others are injected under CPython and
-under our C code alike: tests/faults.c, preloaded into a child process, stands in front of
+under our C code alike: faults.c, preloaded into a child process, stands in front of
 accept4(). The values are gevent's.
 """
 import contextlib
@@ -32,7 +32,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 @pytest.fixture(scope='session')
 def library(tmp_path_factory):
-    """tests/faults.c, compiled."""
+    """faults.c, compiled."""
     path = str(tmp_path_factory.mktemp('faults') / 'faults.so')
     subprocess.check_call(
         sysconfig.get_config_var('CC').split()

@@ -1,7 +1,8 @@
 """A fuzzer: everything hostile that a program may do, at any moment, while servers are busy.
 
-``python tests/hostile_fuzz.py --seconds N [--seed S]`` prints the seed and ends with status 0 if
-nothing went wrong. If something did, the process crashes, or says what it was and ends with 1.
+``python tests/programs/hostile_fuzz.py --seconds N [--seed S]`` prints the seed and ends with
+status 0 if nothing went wrong. If something did, the process crashes, or says what it was and
+ends with 1.
 
 Several threads, each with a hub of its own, run servers of all kinds and clients that connect to
 them; workers come and go. Meanwhile *actions* are taken at random: servers are closed, restarted,
@@ -52,7 +53,8 @@ from gevent import _socket3, config, get_hub
 from gevent.exceptions import HubDestroyed
 from gevent.server import DatagramServer, StreamServer
 
-from helpers import LOOPBACK, descriptors
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from helpers import LOOPBACK, descriptors  # noqa: E402
 
 #: threads with servers, one of which is the main thread, and threads without
 WORKERS, STRANGERS = 3, 2

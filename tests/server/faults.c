@@ -1,4 +1,4 @@
-/* Preloaded by tests/test_faults.py: accept4(2) and accept(2) that fail as they are told, and a
+/* Preloaded by test_faults.py: accept4(2) and accept(2) that fail as they are told, and a
  * clock that is set. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -17,11 +17,11 @@ import time
 import psutil
 import pytest
 
-from helpers import child_environ
+from helpers import TESTS, child_environ
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CERTIFICATE = os.path.join(HERE, 'examples', 'localhost.crt')
-KEY = os.path.join(HERE, 'examples', 'localhost.key')
+CERTIFICATE = os.path.join(TESTS, 'examples', 'localhost.crt')
+KEY = os.path.join(TESTS, 'examples', 'localhost.key')
 LIMIT = 60
 
 STREAM = 'gevent.server.StreamServer'

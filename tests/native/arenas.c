@@ -1,4 +1,4 @@
-/* Arena allocators, and users of one, for tests/test_datastack.py: loaded with ctypes.
+/* Arena allocators, and users of one, for test_datastack.py: loaded with ctypes.
  *
  * An "other" allocator maps its blocks by itself, keeps account of them, and passes blocks that
  * are not its own to the allocator that it found when it was installed. Its counters leave out

@@ -2,7 +2,7 @@
 
 The arena allocator belongs to the process, so what changes it runs in a child: a test decorated
 with ``in_child``. There ``arenas()`` offers other arena allocators and direct requests to the
-one in place (tests/arenas.c); these work the same on CPython 3.10, which itself asks for no
+one in place (arenas.c); these work the same on CPython 3.10, which itself asks for no
 chunks.
 """
 import ctypes
@@ -15,7 +15,7 @@ import textwrap
 
 import pytest
 
-from helpers import child_environ
+from helpers import TESTS, child_environ
 
 CHUNK = 16 * 1024
 LARGE = 256 * 1024
@@ -30,7 +30,7 @@ CHILDREN = {}
 
 @pytest.fixture(scope='session')
 def library(tmp_path_factory):
-    """tests/arenas.c, compiled."""
+    """arenas.c, compiled."""
     path = str(tmp_path_factory.mktemp('arenas') / 'arenas.so')
     subprocess.check_call(
         sysconfig.get_config_var('CC').split()
@@ -43,7 +43,7 @@ def run(library, *args, **environ):
     """Run python in a child: (exit status, output)."""
     env = child_environ(ARENAS=library, **environ)
     env.pop('GEVENT_CBASE_WITHOUT', None)
-    env['PYTHONPATH'] = os.pathsep.join(filter(None, [HERE, env.get('PYTHONPATH')]))
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, [HERE, TESTS, env.get('PYTHONPATH')]))
     done = subprocess.run([sys.executable, *args], env=env, text=True, timeout=100,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
@@ -68,7 +68,7 @@ def in_child(function=None, **environ):
 
 
 class Arenas:
-    """The functions of tests/arenas.c."""
+    """The functions of arenas.c."""
 
     def __init__(self):
         # PyDLL keeps the GIL: what stands in place may be CPython's own, which needs it

@@ -24,10 +24,8 @@ import gevent_cbase
 from gevent_cbase import datastack
 from gevent_cbase._native import known
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import child_environ, reserved_port
+from helpers import ROOT, TESTS, child_environ, reserved_port
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
 DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst']
 LIMIT = 100
 
@@ -304,15 +302,15 @@ COMMANDS = {
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
     'python tests/recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
     'python tests/recipes/with_flask.py 127.0.0.1:8080': recipe,
-    'python -m pytest tests/test_spawn.py': pytest_alone,
-    'python -m pytest tests/test_spawn.py -k group': pytest_alone,
-    'GEVENT_LOOP=libuv-cffi python -m pytest tests/test_spawn.py': pytest_alone,
-    'PURE_PYTHON=1 python -m pytest tests/test_spawn.py': pytest_alone,
-    'GEVENT_CBASE_WITHOUT=pools python -m pytest tests/test_spawn.py': pytest_alone,
+    'python -m pytest tests/server/test_spawn.py': pytest_alone,
+    'python -m pytest tests/server/test_spawn.py -k group': pytest_alone,
+    'GEVENT_LOOP=libuv-cffi python -m pytest tests/server/test_spawn.py': pytest_alone,
+    'PURE_PYTHON=1 python -m pytest tests/server/test_spawn.py': pytest_alone,
+    'GEVENT_CBASE_WITHOUT=pools python -m pytest tests/server/test_spawn.py': pytest_alone,
     'nox -s lint': by_nox,
     'nox -s tests': by_nox,
     'nox -s tests-3.12': by_nox,
-    'nox -s tests-3.12 -- tests/test_spawn.py -k group': by_nox,
+    'nox -s tests-3.12 -- tests/server/test_spawn.py -k group': by_nox,
     'nox -s sanitizers': by_nox,
     'nox -s bench': by_nox,
     'nox -s bench-3.12 -- connections --quick': by_nox,
@@ -442,7 +440,7 @@ def test_files_that_are_named(document):
 
 def test_recipes_are_listed():
     listed = re.findall(r'^``(\w+\.py)`` ', text_of('RECIPES.rst'), re.M)
-    assert sorted(listed) == sorted(os.listdir(os.path.join(HERE, 'recipes')))
+    assert sorted(listed) == sorted(os.listdir(os.path.join(TESTS, 'recipes')))
 
 
 def pyproject(pattern):

@@ -18,12 +18,11 @@ import time
 import psutil
 import pytest
 
-from helpers import child_environ
+from helpers import TESTS, child_environ
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-RECIPES = os.path.join(HERE, 'recipes')
-CERTIFICATE = os.path.join(HERE, 'examples', 'localhost.crt')
-KEY = os.path.join(HERE, 'examples', 'localhost.key')
+RECIPES = os.path.join(TESTS, 'recipes')
+CERTIFICATE = os.path.join(TESTS, 'examples', 'localhost.crt')
+KEY = os.path.join(TESTS, 'examples', 'localhost.key')
 LIMIT = 60
 
 #: Runs a program, and tells at its end which class its servers stood on.

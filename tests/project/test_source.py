@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-SRC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'src')
+from helpers import ROOT
+
+SRC = os.path.join(ROOT, 'src')
 
 #: what gives a reference that belongs to somebody else
 BORROWING = (r'PyDict_GetItem\w*|PyTuple_GET_ITEM|PyTuple_GetItem|PyList_GET_ITEM|PyList_GetItem|'

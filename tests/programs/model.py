@@ -1,6 +1,6 @@
 """The state machine of test_model.py: gevent's classes and ours go through the same life.
 
-``python tests/model.py KIND [SECONDS [SEED]]`` is one run, in a process of its own: for
+``python tests/programs/model.py KIND [SECONDS [SEED]]`` is one run, in a process of its own: for
 test_model.py, and to try one kind by hand. Without SECONDS it is the same run every time.
 
 The reference is a second copy of gevent's server modules, on a BaseServer that install() does
@@ -37,7 +37,8 @@ from hypothesis.stateful import (
 
 import gevent_cbase
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import LOOPBACK, outcome
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from helpers import LOOPBACK, outcome  # noqa: E402
 
 #: sequences of a run of fixed length, and operations in one of them at most
 EXAMPLES, STEPS = 70, 40

@@ -4,7 +4,6 @@ By value: what is reported with which context, what leaves the batch. What might
 process down runs in a child, with CPython's debugging allocator.
 """
 import gc
-import os
 import subprocess
 import sys
 import types
@@ -21,8 +20,8 @@ from gevent.exceptions import BlockingSwitchOutError
 from gevent.hub import GreenletExit
 
 from helpers import (
-    LOOPBACK, FakeListener, FakeLoop, ask, batch, by_hand, child_environ, connect_natively, echo,
-    python, until)
+    LOOPBACK, TESTS, FakeListener, FakeLoop, ask, batch, by_hand, child_environ,
+    connect_natively, echo, python, until)
 
 ONE = ['read', ('handle', 1), ('close', 1)]
 TWO = ['read', ('handle', 2), ('close', 2)]
@@ -936,8 +935,7 @@ def in_child(impl, script):
     """What *script* prints, run on *impl* with the debugging allocator."""
     process = subprocess.run(
         python(impl, '-c', SETUP + script), capture_output=True, text=True, timeout=90,
-        env=child_environ(TESTS=os.path.dirname(os.path.abspath(__file__)),
-                          PYTHONMALLOC='debug', PYTHONFAULTHANDLER='1'))
+        env=child_environ(TESTS=TESTS, PYTHONMALLOC='debug', PYTHONFAULTHANDLER='1'))
     assert process.returncode == 0, process.stderr
     return process.stdout
 

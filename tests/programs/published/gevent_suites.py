@@ -1,7 +1,7 @@
 """gevent's own test modules, stock and drop-in, outcome by outcome.
 
-    python tests/gevent_suites.py [--loop L]... [--module M]... [--python PY] [--source DIR]
-                                  [--leaks]
+    python tests/programs/published/gevent_suites.py [--loop L]... [--module M]... [--python PY]
+                                                     [--source DIR] [--leaks]
 
 runs every module of gevent.tests that uses a server on every configuration of gevent, once as
 ``python -m gevent.tests.M`` and once as ``python -m gevent_cbase -m gevent.tests.M``, prints
@@ -46,6 +46,7 @@ LOOPS = {
 #: the variable that switches fast paths off
 WITHOUT = 'GEVENT_CBASE_WITHOUT'
 HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 RECORDER = os.path.join(HERE, 'recorder')
 
 #: modules about servers that the search for a server's name does not find, and those about what
@@ -84,7 +85,7 @@ def search_path(python):
     """What PYTHONPATH needs besides the recorder: this checkout, if it is not installed."""
     found = subprocess.run([python, '-c', 'import gevent_cbase._cbase'], cwd=RECORDER,
                            stderr=subprocess.DEVNULL)
-    return [RECORDER] if found.returncode == 0 else [RECORDER, os.path.dirname(HERE)]
+    return [RECORDER] if found.returncode == 0 else [RECORDER, ROOT]
 
 
 def environment(python, configuration, **more):

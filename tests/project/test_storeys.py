@@ -7,7 +7,8 @@ import sysconfig
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from helpers import ROOT
+
 SRC = os.path.join(ROOT, 'src')
 
 #: what the files of a folder may include, besides headers of the system

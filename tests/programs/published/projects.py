@@ -1,6 +1,6 @@
 """Test suites of published projects that live on gevent's servers, stock and drop-in.
 
-    python tests/projects.py [NAME ...] [--all] [--list] [--cache DIR]
+    python tests/programs/published/projects.py [NAME ...] [--all] [--list] [--cache DIR]
 
 For each project (those of CI, those named, or all) this fetches the source distribution and
 makes a virtual environment, both from the package index and kept in the cache folder; runs the

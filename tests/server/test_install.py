@@ -24,10 +24,11 @@ def in_child_with(**environ):
 
         @functools.wraps(function)
         def test():
-            from helpers import child_environ
+            from helpers import TESTS, child_environ
             env = child_environ(**environ)
             here = os.path.dirname(os.path.abspath(__file__))
-            env['PYTHONPATH'] = os.pathsep.join(filter(None, [here, env.get('PYTHONPATH')]))
+            env['PYTHONPATH'] = os.pathsep.join(
+                filter(None, [here, TESTS, env.get('PYTHONPATH')]))
             code = 'import test_install; test_install.CHILDREN[%r]()' % function.__name__
             done = subprocess.run([sys.executable, '-W', 'error', '-c', code], env=env, text=True,
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -16,9 +16,8 @@ import weakref
 import pytest
 from gevent import socket
 
-from helpers import LOOPBACK, FakeListener, by_hand, child_environ, is_open, python
+from helpers import LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, python
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 #: for scripts that call install() themselves
 BARE = types.SimpleNamespace(stock=True)
@@ -97,7 +96,7 @@ def child(impl, tmp_path, source, *args, **environ):
     script = tmp_path / 'script.py'
     script.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(source))
     env = child_environ(PYTHONFAULTHANDLER='1', **environ)
-    env['PYTHONPATH'] = os.pathsep.join([HERE, env.get('PYTHONPATH', '')])
+    env['PYTHONPATH'] = os.pathsep.join([TESTS, env.get('PYTHONPATH', '')])
     env.setdefault('PYTHONMALLOC', 'debug')  # the sanitizers have another one
     run = subprocess.run(
         python(impl, str(script), *map(str, args)), env=env, text=True,
