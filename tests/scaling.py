@@ -16,7 +16,7 @@ import time
 from gevent_cbase import _load
 from helpers import reserved_port
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
 CLIENTS = 64
 IMPLEMENTATIONS = {'gevent': '0', 'gevent_cbase': '1'}  # the value of GEVENT_CBASE
@@ -26,7 +26,7 @@ IMPLEMENTATIONS = {'gevent': '0', 'gevent_cbase': '1'}  # the value of GEVENT_CB
 def running(way, processes, switch, port):
     """A group of processes that serve."""
     address = '127.0.0.1:%d' % port
-    command = [sys.executable, os.path.join(HERE, 'recipes', way + '.py'), address]
+    command = [sys.executable, os.path.join(ROOT, 'recipes', way + '.py'), address]
     commands = [command + [str(processes)]] if way == 'prefork' else [command] * processes
     children = [subprocess.Popen(one, env=dict(os.environ, GEVENT_CBASE=switch))
                 for one in commands]

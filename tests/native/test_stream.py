@@ -31,8 +31,8 @@ from helpers import (
     FRAMES_OF_CLOSE, LOOPBACK, FakeLoop, ask, closes_in_c, connect, connect_natively, descriptors,
     echo, is_open, isolated, read_all, until)
 
-CERTIFICATE = os.path.join(helpers.TESTS, 'examples', 'localhost.crt')
-KEY = os.path.join(helpers.TESTS, 'examples', 'localhost.key')
+CERTIFICATE = os.path.join(helpers.ROOT, 'examples', 'localhost.crt')
+KEY = os.path.join(helpers.ROOT, 'examples', 'localhost.key')
 
 #: the Python functions that a connection takes in gevent
 STEPS = {function.__code__: function.__qualname__ for function in (

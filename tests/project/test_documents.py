@@ -24,7 +24,7 @@ import gevent_cbase
 from gevent_cbase import datastack
 from gevent_cbase._native import known
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import ROOT, TESTS, child_environ, reserved_port
+from helpers import ROOT, child_environ, reserved_port
 
 DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst']
 LIMIT = 100
@@ -300,8 +300,8 @@ COMMANDS = {
     'gunicorn -k gevent_cbase.gunicorn.GeventWorker app:app': gunicorn,
     'gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app': gunicorn,
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
-    'python tests/recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
-    'python tests/recipes/with_flask.py 127.0.0.1:8080': recipe,
+    'python recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
+    'python recipes/with_flask.py 127.0.0.1:8080': recipe,
     'python -m pytest tests/server/test_spawn.py': pytest_alone,
     'python -m pytest tests/server/test_spawn.py -k group': pytest_alone,
     'GEVENT_LOOP=libuv-cffi python -m pytest tests/server/test_spawn.py': pytest_alone,
@@ -433,14 +433,14 @@ def test_chart():
 
 @pytest.mark.parametrize('document', [*DOCUMENTS, 'CHANGES.rst'])
 def test_files_that_are_named(document):
-    folders = 'tests|src|gevent_cbase|docs|load'
+    folders = 'tests|src|gevent_cbase|docs|load|recipes|examples'
     for name in re.findall(r'``((?:%s)/[\w./]+)``' % folders, text_of(document)):
         assert os.path.exists(os.path.join(ROOT, name)), name
 
 
 def test_recipes_are_listed():
     listed = re.findall(r'^``(\w+\.py)`` ', text_of('RECIPES.rst'), re.M)
-    assert sorted(listed) == sorted(os.listdir(os.path.join(TESTS, 'recipes')))
+    assert sorted(listed) == sorted(os.listdir(os.path.join(ROOT, 'recipes')))
 
 
 def pyproject(pattern):

@@ -11,9 +11,9 @@ import subprocess
 import psutil
 import pytest
 
-from helpers import TESTS, child_environ, python
+from helpers import ROOT, child_environ, python
 
-EXAMPLES = os.path.join(TESTS, 'examples')
+EXAMPLES = os.path.join(ROOT, 'examples')
 CERTIFICATE = os.path.join(EXAMPLES, 'localhost.crt')
 KEY = os.path.join(EXAMPLES, 'localhost.key')
 #: seconds that a client waits at most

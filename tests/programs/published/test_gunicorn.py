@@ -17,11 +17,11 @@ import time
 import psutil
 import pytest
 
-from helpers import TESTS, child_environ
+from helpers import ROOT, child_environ
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CERTIFICATE = os.path.join(TESTS, 'examples', 'localhost.crt')
-KEY = os.path.join(TESTS, 'examples', 'localhost.key')
+CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
+KEY = os.path.join(ROOT, 'examples', 'localhost.key')
 LIMIT = 60
 
 STREAM = 'gevent.server.StreamServer'

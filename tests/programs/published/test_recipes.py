@@ -18,11 +18,11 @@ import time
 import psutil
 import pytest
 
-from helpers import TESTS, child_environ
+from helpers import ROOT, child_environ
 
-RECIPES = os.path.join(TESTS, 'recipes')
-CERTIFICATE = os.path.join(TESTS, 'examples', 'localhost.crt')
-KEY = os.path.join(TESTS, 'examples', 'localhost.key')
+RECIPES = os.path.join(ROOT, 'recipes')
+CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
+KEY = os.path.join(ROOT, 'examples', 'localhost.key')
 LIMIT = 60
 
 #: Runs a program, and tells at its end which class its servers stood on.
