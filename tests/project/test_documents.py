@@ -342,7 +342,11 @@ def application(environ, start_response):
 address = '127.0.0.1:0'
 gevent_cbase.install()
 server = WSGIServer(address, application)
-gevent.spawn_later(0.1, os.kill, os.getpid(), signal.SIGTERM) if %r else None
+def end():
+    while not server.started:  # which is another one by then
+        gevent.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+gevent.spawn(end) if %r else None
 '''
 #: what comes after the example with metrics
 ASK = '''
