@@ -223,11 +223,18 @@ def scaling(command, tmp_path):
         for name in ('gevent', 'gevent_cbase')]
 
 
-def loop_cost(command, tmp_path):
+def cost(command, tmp_path):
     """What valgrind would run."""
     words, _, program = command.partition(' python ')
     assert words == 'valgrind --tool=callgrind --callgrind-out-file=/dev/null'
     assert run('python ' + program) == ''
+
+
+def connection_cost(command, tmp_path):
+    """The same, also on gevent's class, and with each kind of spawn."""
+    cost(command, tmp_path)
+    for spawn in 'raw', 'pool', 'none':
+        cost(re.sub(r'gevent_cbase default \d+', 'gevent %s 40' % spawn, command), tmp_path)
 
 
 def pytest_alone(command, tmp_path):
@@ -292,7 +299,7 @@ COMMANDS = {
     '--plot docs/connections.svg': bench,
     'python -m gevent_cbase.bench wsgi --rounds 31 --count 1500': bench,
     'python -m gevent_cbase.bench spawn --quick': bench,
-    'python tests/scaling.py 3 3000': scaling,
+    'python load/scaling.py 3 3000': scaling,
     'python -m gevent_cbase SCRIPT [ARG ...]': runner,
     'python -m gevent_cbase -m MODULE [ARG ...]': runner,
     'python -m gevent_cbase -c CODE [ARG ...]': runner,
@@ -315,9 +322,13 @@ COMMANDS = {
     'nox -s bench': by_nox,
     'nox -s bench-3.12 -- connections --quick': by_nox,
     'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
-    'python tests/loop_cost.py gevent_cbase 1000': loop_cost,
+    'python load/loop_cost.py gevent_cbase 1000': cost,
     'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
-    'python tests/loop_cost.py gevent_cbase 3000': loop_cost,
+    'python load/loop_cost.py gevent_cbase 3000': cost,
+    'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
+    'python load/connection_cost.py gevent_cbase default 1000': connection_cost,
+    'valgrind --tool=callgrind --callgrind-out-file=/dev/null '
+    'python load/connection_cost.py gevent_cbase default 3000': connection_cost,
 }
 
 

@@ -1,6 +1,6 @@
 """Requests per second of one and of two processes, which share a listener or a port.
 
-    python tests/scaling.py [ROUNDS [REQUESTS]]
+    python load/scaling.py [ROUNDS [REQUESTS]]
 
 Runs recipes/prefork.py and recipes/reuse_port.py, on gevent's class and on ours, one round of each
 after the other; one request a connection. The clients, in C, take their share of the same cores.
@@ -14,9 +14,11 @@ import sys
 import time
 
 from gevent_cbase import _load
-from helpers import reserved_port
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, 'tests'))
+from helpers import reserved_port  # noqa: E402
+
 REQUEST = b'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
 CLIENTS = 64
 IMPLEMENTATIONS = {'gevent': '0', 'gevent_cbase': '1'}  # the value of GEVENT_CBASE

@@ -1,6 +1,6 @@
 """What the accept loop itself costs, for a profiler that counts instructions.
 
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null python tests/loop_cost.py IMPL N
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null python load/loop_cost.py IMPL N
 
 IMPL: gevent or gevent_cbase. Does N accepts; the difference between two runs, divided by that
 of their Ns, is the cost of one. ``do_read`` returns a constant, the handler does nothing.
