@@ -1,7 +1,7 @@
 """One command for each check: ``nox -s SESSION``; ``nox -l`` lists them.
 
 ``nox`` alone runs all but the benchmarks on every CPython it finds. Arguments after ``--`` go
-to pytest: ``nox -s tests-3.12 -- tests/server/test_spawn.py -k group``.
+to pytest: ``nox -s tests-3.12 -- tests/server/accepting/test_spawn.py -k group``.
 """
 import glob
 import os
@@ -14,12 +14,14 @@ import nox
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
-#: where another build is tested: what these add is programs of others, started by the dozen, which
-#: takes the time and runs no other C code; benchmarks measure, and packaging builds anew
-LEFT_OUT = ['--ignore=' + path for name in (
-    'gevent_suites', 'gunicorn', 'examples', 'recipes', 'published_idioms', 'bench', 'packaging',
-    'documents', 'projects') for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
+#: programs of others, started by the dozen, which takes the time and runs no other C code
 PUBLISHED = 'tests/programs/published'
+#: where another build is tested; not tests/project, which measures and builds anew
+ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
+#: what the fast paths do
+PATHS = ['tests/server/accepting', 'tests/native/steps']
+#: what servers do on a loop
+LOOPS = PATHS + ['tests/server/failing', 'tests/server/life']
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
@@ -128,30 +130,23 @@ def without(session, names, *args):
 def portable(session):
     """The test-suite on a build for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
-    without(session, 'all', *LEFT_OUT, *(session.posargs or ['tests']))
+    without(session, 'all', *(session.posargs or ALL))
 
 
 @nox.session(python=['3.12'])
 def loops(session):
     """What servers do, on the other loops and with gevent in pure Python."""
     session.install('-e', '.[test]')
-    files = [path for name in (
-        'accept_loop', 'closing', 'errors', 'faults', 'greenlets', 'hostile', 'install',
-        'lifecycle', 'pool_steps', 'spawn', 'stats', 'stream', 'type', 'watchers')
-        for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
     for env in {'GEVENT_LOOP': 'libev-cffi'}, {'GEVENT_LOOP': 'libuv-cffi'}, {'PURE_PYTHON': '1'}:
-        session.run('pytest', '-n', 'auto', *(session.posargs or files), env=env)
+        session.run('pytest', '-n', 'auto', *(session.posargs or LOOPS), env=env)
 
 
 @nox.session(python=['3.12'])
 def paths(session):
     """What the fast paths do, and gevent's own suites, with each of them switched off."""
     session.install('-e', '.[test]')
-    files = [path for name in (
-        'accept_loop', 'closing', 'greenlets', 'pool_steps', 'spawn', 'stats', 'stream',
-        'watchers') for path in glob.glob('tests/**/test_%s.py' % name, recursive=True)]
     for name in FAST_PATHS:
-        without(session, name, *(session.posargs or files))
+        without(session, name, *(session.posargs or PATHS))
 
 
 def sanitized(session, *args):
@@ -172,7 +167,7 @@ def sanitized(session, *args):
 @nox.session(python=['3.12'])
 def sanitizers(session):
     """The tests with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    sanitized(session, 'pytest', '-n', 'auto', *LEFT_OUT, *(session.posargs or ['tests']))
+    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or ALL))
 
 
 @nox.session(python=['3.11', '3.13'])

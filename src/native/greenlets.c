@@ -7,7 +7,7 @@
  *
  * CAUTION: writes fields of gevent's objects, found like that. A Greenlet has its spawner's stack,
  * which is read-only, in common with those before it that were spawned from the same place.
- * Watched by tests/native/test_greenlets.py, which compares them field by field.
+ * Watched by tests/native/steps/test_greenlets.py, which compares them field by field.
  *
  * Does not know what a greenlet is for.
  */

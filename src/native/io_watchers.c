@@ -14,7 +14,7 @@
  * DESCRIPTORS.
  *
  * CAUTION: compares bytes of gevent's compiled class `io` that nobody documents. Watched by
- * tests/native/test_watchers.py.
+ * tests/native/steps/test_watchers.py.
  *
  * Does not know sockets: a watcher belongs to a descriptor.
  */

@@ -8,7 +8,7 @@
  *
  * CAUTION: writes the fields of CPython's socket object, and the slots of gevent's. Offsets of
  * the slots are read from their descriptors; the layout of the socket object is checked against
- * real sockets when the step is prepared. Watched by tests/native/test_stream.py,
+ * real sockets when the step is prepared. Watched by tests/native/steps/test_stream.py,
  * which compares the results slot by slot.
  *
  * Does not know the server.

@@ -7,7 +7,7 @@
  * to be what would run.
  *
  * CAUTION: writes the same fields and slots as socket_accept.c, and replaces what calls a Python
- * function (on 3.11: changes its code). Watched by tests/native/test_closing.py.
+ * function (on 3.11: changes its code). Watched by tests/native/steps/test_closing.py.
  *
  * Does not know who closes.
  */

@@ -1,7 +1,7 @@
 /* Has a class changed? What was found in one, or in its bases, stays true as long as the stamp
  * that was taken before is valid.
  *
- * CAUTION, watched by the tests of overrides in tests/server/test_accept_loop.py and by
+ * CAUTION, watched by the tests of overrides in tests/server/accepting/test_accept_loop.py and by
  * test_type_versions_begin_again: PyTypeObject.tp_version_tag. CPython gives a class a new one
  * whenever it or one of its bases has changed. Called internal; 0 means "no valid tag" in 3.10 to
  * 3.15. On 3.10 sys._clear_type_cache() has them begin again at 1, so that a class may get a tag

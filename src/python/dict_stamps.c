@@ -1,8 +1,8 @@
 /* Has a dict changed? What was found in one stays true until its stamp is another one.
  *
- * CAUTION, watched by the tests of overrides in tests/server/test_accept_loop.py and of replaced
- * names in tests/native/test_stream.py: PyDictObject.ma_version_tag (PEP 509) in 3.10 and 3.11,
- * the public dict watchers since 3.12, of which an interpreter has eight.
+ * CAUTION, watched by the tests of overrides in tests/server/accepting/test_accept_loop.py and of
+ * replaced names in tests/native/steps/test_stream.py: PyDictObject.ma_version_tag (PEP 509)
+ * in 3.10 and 3.11, the public dict watchers since 3.12, of which an interpreter has eight.
  *
  * Watchers are told before the dict changes. If another one runs Python code then, that may find
  * the old value and the new stamp; and the stamp does not change again. So a dict that somebody

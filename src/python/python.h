@@ -66,7 +66,7 @@ PyObject *cbase_call_from_frame(PyMethodDef *def, PyObject *self, PyTypeObject *
  * CAUTION: gevent looks for the frame that makes a Greenlet, by sys._getframe(). Without one, 3.10
  * crashes if there is an audit hook. So what may lead to that is called from a frame, as it is in
  * gevent, where all of this is Python. Watched by the tests with 'audit_hook' in their names in
- * tests/server/test_lifecycle.py and tests/server/test_spawn.py. */
+ * tests/server/life/test_lifecycle.py and tests/server/accepting/test_spawn.py. */
 static inline int
 cbase_call_has_no_frame(void)
 {
