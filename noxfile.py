@@ -18,6 +18,8 @@ FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets',
 PUBLISHED = 'tests/programs/published'
 #: where another build is tested; not tests/project, which measures and builds anew
 ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
+#: what runs in C
+IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
 #: what the fast paths do
 PATHS = ['tests/server/accepting', 'tests/native/steps']
 #: what servers do on a loop
@@ -166,8 +168,8 @@ def sanitized(session, *args):
 
 @nox.session(python=['3.12'])
 def sanitizers(session):
-    """The tests with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or ALL))
+    """What runs in C, with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or IN_C))
 
 
 @nox.session(python=['3.11', '3.13'])
