@@ -1,7 +1,8 @@
 """One command for each check: ``nox -s SESSION``; ``nox -l`` lists them.
 
-``nox`` alone runs all but the benchmarks on every CPython it finds. Arguments after ``--`` go
-to pytest: ``nox -s tests-3.12 -- tests/server/accepting/test_spawn.py -k group``.
+``nox`` alone runs all but the benchmarks on every CPython it finds; not the sessions for other
+releases of gevent, ``oldest``, ``newest`` and ``prerelease``. Arguments after ``--`` go to pytest:
+``nox -s tests-3.12 -- tests/server/accepting/test_spawn.py -k group``.
 """
 import glob
 import os
@@ -24,6 +25,14 @@ IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
 PATHS = ['tests/server/accepting', 'tests/native/steps']
 #: what servers do on a loop
 LOOPS = PATHS + ['tests/server/failing', 'tests/server/life']
+#: prints those that are installed, as pip takes them
+PRERELEASES = '''
+import importlib.metadata, packaging.version
+for name in 'gevent', 'greenlet':
+    version = importlib.metadata.version(name)
+    if packaging.version.Version(version).is_prerelease:
+        print('%s==%s' % (name, version))
+'''
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
 
 nox.needs_version = '>=2024.4.15'
@@ -38,6 +47,37 @@ def tests(session):
     """The test-suite, with gevent's own suites on every loop; the matrix of all CPythons."""
     session.install('-e', '.[test]')
     session.run('python', '-m', 'pytest', '-n', 'auto', *session.posargs)
+
+
+def with_gevent(session, *releases):
+    """The tests, and before what is not known of this gevent."""
+    session.install('-e', '.[test]', '--only-binary=gevent,greenlet', *releases)
+    session.run('python', '-m', 'gevent_cbase._native.differences', success_codes=[0, 1])
+    session.run('python', '-m', 'pytest', '-n', 'auto', *session.posargs)
+
+
+@nox.session(python=['3.12'])
+def oldest(session):
+    """The tests with the oldest gevent and greenlet that are supported."""
+    needed = nox.project.load_toml('pyproject.toml')['project']['dependencies']
+    with_gevent(session, *[one.replace('>=', '==') for one in needed])
+
+
+@nox.session(python=['3.12'])
+def newest(session):
+    """The tests with the newest gevent and greenlet."""
+    with_gevent(session, '--upgrade', 'gevent', 'greenlet')
+
+
+@nox.session(python=['3.12'])
+def prerelease(session):
+    """The tests with a pre-release of gevent or greenlet, if there is one."""
+    session.install('packaging')
+    session.install('--upgrade', '--pre', '--only-binary=gevent,greenlet', 'gevent', 'greenlet')
+    found = session.run('python', '-c', PRERELEASES, silent=True).split()
+    if not found:
+        session.skip('there is no pre-release of gevent or greenlet')
+    with_gevent(session, *found)
 
 
 @nox.session
