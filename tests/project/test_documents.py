@@ -260,6 +260,11 @@ def info(command, tmp_path):
     assert re.findall(r'^  (\w+) +(?:on|off: .+)$', out, re.M) == list(FAST_PATHS)
 
 
+def differences(command, tmp_path):
+    """There is none from the gevent that is installed."""
+    assert run(command).endswith('\nNo difference: all of it is known.\n')
+
+
 def gunicorn(command, tmp_path):
     """As it stands; the address is told in the environment."""
     (tmp_path / 'app.py').write_text('''if 1:
@@ -304,6 +309,7 @@ COMMANDS = {
     'python -m gevent_cbase -m MODULE [ARG ...]': runner,
     'python -m gevent_cbase -c CODE [ARG ...]': runner,
     'python -m gevent_cbase --info': info,
+    'python -m gevent_cbase._native.differences': differences,
     'gunicorn -k gevent_cbase.gunicorn.GeventWorker app:app': gunicorn,
     'gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app': gunicorn,
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
