@@ -145,6 +145,9 @@ def impl(request):
 @pytest.fixture(autouse=True)
 def _deadline(request):
     """Ten seconds of hub time for a test, two minutes for one that blocks the thread."""
+    if request.node.get_closest_marker('no_deadline'):
+        yield
+        return
     faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=_real_stderr)
     try:
         with gevent.Timeout(10):
@@ -185,6 +188,14 @@ def errors():
     hub.handle_error = seen = Errors()
     yield seen
     del hub.handle_error
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """Types of the exceptions that could only be written to stderr."""
+    seen = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda info: seen.append(info.exc_type))
+    return seen
 
 
 @pytest.fixture

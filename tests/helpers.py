@@ -5,6 +5,7 @@ import os
 import socket as native
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import time
 
@@ -24,6 +25,17 @@ def until(condition, limit=8):
     while not condition():
         assert time.monotonic() < end, 'condition not met in time'
         gevent.sleep(0.002)
+
+
+def wait_for(condition, what='condition not met in time', limit=60):
+    """What *condition* returns as soon as that is true, without running the loop; after *limit*
+    seconds fail with *what*, or with what that returns.
+    """
+    end = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < end, what() if callable(what) else what
+        time.sleep(0.01)
+    return found
 
 
 def connect(server):
@@ -77,6 +89,31 @@ def ask(server, data=b'ping'):
 def echo(sock, address):
     """A handler: sends back the first bytes that come."""
     sock.sendall(sock.recv(100))
+
+
+def reply(sock, address):
+    """A handler that needs no request, and never blocks."""
+    sock.sendall(b'served')
+
+
+def handler(*args):
+    """A handler that nobody calls."""
+
+
+def raising(error):
+    """A function that raises *error*, whatever it is called with."""
+    def function(*args, **kwargs):
+        raise error
+    return function
+
+
+def contexts(error):
+    """The chain of ``__context__`` from *error* down."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__context__
+    return chain
 
 
 class FakeWatcher:
@@ -163,6 +200,18 @@ def by_hand(impl, steps=(), spawn=None, base=None, **namespace):
     return server
 
 
+#: what the log says of a batch that takes one connection, 1 or 2, and of a pause
+ONE = ['read', ('handle', 1), ('close', 1)]
+TWO = ['read', ('handle', 2), ('close', 2)]
+PAUSE = ['io.stop', 'io.close', ('timer', 0.01), 'timer.start']
+
+
+def resumed(impl, pause=PAUSE):
+    """What an error that leaves the batch adds to the log. The event loop may stop a watcher
+    whose callback raised: gevent is deaf from then on, ours makes sure that it resumes."""
+    return [] if impl.stock else pause
+
+
 def batch(server):
     """Run one wake-up of a server made by by_hand(); what it put into the log."""
     del server.log[:]
@@ -170,15 +219,33 @@ def batch(server):
     return list(server.log)
 
 
-def child_environ(**more):
-    """The environment of a child process that can import the package under test."""
+class Bench:
+    """A started server on a fake loop, whose batches are run by the test; its listener and clients
+    are real.
+    """
+
+    def __init__(self, cls, listener=LOOPBACK, handle=handler, **kwargs):
+        self.server = cls(listener, handle, **kwargs)
+        self.server.loop = FakeLoop([])
+        self.server.start()
+
+    @property
+    def errors(self):
+        return self.server.loop.errors
+
+
+def child_environ(*folders, **more):
+    """The environment of a child process that can import what is in *folders*, and the package
+    under test; what is None in *more* is not in it.
+    """
     env = {name: value for name, value in os.environ.items() if name != 'GEVENT_CBASE'}
+    path = list(folders)
     spec = importlib.util.find_spec('gevent_cbase')
     if spec is not None:  # without it the reference can be tested all the same
-        folder = os.path.dirname(spec.submodule_search_locations[0])
-        env['PYTHONPATH'] = os.pathsep.join(filter(None, [folder, env.get('PYTHONPATH')]))
+        path.append(os.path.dirname(spec.submodule_search_locations[0]))
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, path + [env.get('PYTHONPATH')]))
     env.update(more)
-    return env
+    return {name: value for name, value in env.items() if value is not None}
 
 
 def python(impl, *args):
@@ -186,15 +253,33 @@ def python(impl, *args):
     return [sys.executable] + ([] if impl.stock else ['-m', 'gevent_cbase']) + list(args)
 
 
-def isolated(impl, tmp_path, source, *args):
-    """The lines that a script prints, in a process of its own where warnings are errors."""
+def run_script(impl, tmp_path, source, *args, env=None):
+    """(exit status, stdout, stderr) of a script, in a process of its own."""
     script = tmp_path / 'script.py'
     script.write_text(textwrap.dedent(source))
-    run = subprocess.run(
-        python(impl, str(script), *args), env=child_environ(PYTHONWARNINGS='error'), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    assert (run.returncode, run.stderr) == (0, '')
-    return run.stdout.split('\n')[:-1]
+    done = subprocess.run(python(impl, str(script), *map(str, args)), env=env or child_environ(),
+                          text=True, capture_output=True, timeout=110)
+    return done.returncode, done.stdout, done.stderr
+
+
+def printed(impl, tmp_path, source, *args, env=None):
+    """The lines that a script prints, in a process of its own which must end well."""
+    status, out, err = run_script(impl, tmp_path, source, *args, env=env)
+    assert (status, err) == (0, ''), err + out
+    return out.split('\n')[:-1]
+
+
+def isolated(impl, tmp_path, source, *args):
+    """The same where warnings are errors."""
+    return printed(impl, tmp_path, source, *args, env=child_environ(PYTHONWARNINGS='error'))
+
+
+def shared_library(source, folder, *options):
+    """The path of *source*, a C file, compiled into *folder*."""
+    path = os.path.join(folder, 'library.so')
+    subprocess.check_call(sysconfig.get_config_var('CC').split()
+                          + ['-shared', '-fPIC', '-O1', '-o', path, str(source), *options])
+    return path
 
 
 def is_on(name):

@@ -15,7 +15,8 @@ import textwrap
 
 import pytest
 
-from helpers import TESTS, child_environ
+import children
+from helpers import TESTS, child_environ, shared_library
 
 CHUNK = 16 * 1024
 LARGE = 256 * 1024
@@ -25,43 +26,32 @@ ARENA = 1024 * 1024
 DATA_STACK = sys.version_info >= (3, 11)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CHILDREN = {}
 
 
 @pytest.fixture(scope='session')
 def library(tmp_path_factory):
     """arenas.c, compiled."""
-    path = str(tmp_path_factory.mktemp('arenas') / 'arenas.so')
-    subprocess.check_call(
-        sysconfig.get_config_var('CC').split()
-        + ['-shared', '-fPIC', '-O1', '-pthread', '-I' + sysconfig.get_path('include'),
-           '-o', path, os.path.join(HERE, 'arenas.c')])
-    return path
+    return shared_library(
+        os.path.join(HERE, 'arenas.c'), tmp_path_factory.mktemp('arenas'), '-pthread',
+        '-I' + sysconfig.get_path('include'))
 
 
-def run(library, *args, **environ):
+@pytest.fixture(autouse=True)
+def _library(library, monkeypatch):
+    """The children find it."""
+    monkeypatch.setenv('ARENAS', library)
+
+
+in_child = functools.partial(children.in_child, GEVENT_CBASE_WITHOUT=None)
+
+
+def run(*args, **environ):
     """Run python in a child: (exit status, output)."""
-    env = child_environ(ARENAS=library, **environ)
-    env.pop('GEVENT_CBASE_WITHOUT', None)
-    env['PYTHONPATH'] = os.pathsep.join(filter(None, [HERE, TESTS, env.get('PYTHONPATH')]))
-    done = subprocess.run([sys.executable, *args], env=env, text=True, timeout=100,
+    done = subprocess.run([sys.executable, *args], text=True, timeout=100,
+                          env=child_environ(HERE, TESTS, GEVENT_CBASE_WITHOUT=None, **environ),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
     return done.returncode, done.stdout
-
-
-def in_child(function=None, **environ):
-    """The test that runs *function* in a fresh interpreter; it must print nothing."""
-    if function is None:
-        return functools.partial(in_child, **environ)
-    CHILDREN[function.__name__] = function
-
-    def test(library):
-        code = 'import test_datastack; test_datastack.CHILDREN[%r]()' % function.__name__
-        status, out = run(library, '-W', 'error', '-c', code, **environ)
-        assert (status, out) == (0, ''), out
-    test.__name__, test.__doc__ = function.__name__, function.__doc__
-    return test
 
 
 # For the children
@@ -710,9 +700,9 @@ gevent.sleep(0.01)
 
 
 @pytest.mark.parametrize('loop', LOOPS)
-def test_interpreter_exit(library, loop):
+def test_interpreter_exit(loop):
     """With a server running, greenlets alive and the cache filled."""
-    assert run(library, '-c', EXIT, GEVENT_LOOP=loop, PYTHONMALLOC='debug') == (0, '')
+    assert run('-c', EXIT, GEVENT_LOOP=loop, PYTHONMALLOC='debug') == (0, '')
 
 
 if hasattr(ctypes.CDLL(None), '__asan_address_is_poisoned'):  # that is, in the sanitizers' run
@@ -738,13 +728,13 @@ if hasattr(ctypes.CDLL(None), '__asan_address_is_poisoned'):  # that is, in the 
 
     @pytest.mark.parametrize('place', [0, 8, CHUNK // 2, CHUNK - 1])
     @pytest.mark.parametrize('cached', [False, True])
-    def test_touch_of_a_chunk(library, cached, place):
+    def test_touch_of_a_chunk(cached, place):
         """Of one that is cached it is the end of the process, and AddressSanitizer says why."""
         code = ('import ctypes, test_datastack as test; arenas = test.Arenas(); test.start(8); '
                 'block = arenas.alloc(); arenas.free(block); %s'
                 'print(ctypes.memset(block + %d, 1, 1) == block + %d)' % (
                     '' if cached else 'arenas.alloc(); ', place, place))
-        status, out = run(library, '-c', code)
+        status, out = run('-c', code)
         if cached:
             assert status != 0 and 'AddressSanitizer: use-after-poison' in out
         else:
@@ -904,10 +894,10 @@ def test_uninstall_leaves_what_the_program_enabled():
 
 @pytest.mark.parametrize('value, on', [
     (None, True), ('1', True), ('0', False), (' OFF ', False), ('no', False)])
-def test_info(library, value, on):
+def test_info(value, on):
     """--info says whether it is on, and otherwise why it is off."""
     environ = {} if value is None else {'GEVENT_CBASE_DATASTACK': value}
-    status, out = run(library, '-m', 'gevent_cbase', '--info', **environ)
+    status, out = run('-m', 'gevent_cbase', '--info', **environ)
     line, = [line for line in out.splitlines() if line.startswith('  datastack')]
     if not DATA_STACK:
         expected = 'off: CPython 3.10 has no data stack'

@@ -17,9 +17,8 @@ SECONDS = 600 if KIND == 'nightly' else 3
 FUZZ = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'hostile_fuzz.py')
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: the processes have limits of their own."""
+# the processes have limits of their own
+pytestmark = pytest.mark.no_deadline
 
 
 def fuzz(*args):

@@ -12,12 +12,11 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 
 import psutil
 import pytest
 
-from helpers import child_environ, python
+from helpers import child_environ, python, wait_for
 from load_server import CASES, TOKEN
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -28,16 +27,8 @@ PATIENCE = 60  # seconds after which a client or a server has waited in vain
 RESET = struct.pack('ii', 1, 0)  # for SO_LINGER: close() resets the connection
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: whoever waits here does so for PATIENCE seconds at most."""
-
-
-def await_(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, 'condition not met in time'
-        time.sleep(0.01)
+# whoever waits here does so for PATIENCE seconds at most
+pytestmark = pytest.mark.no_deadline
 
 
 def connect(where):
@@ -142,7 +133,7 @@ class Soak:
         def ended():
             counts.update(self.child.ask())
             return counts['calls'] == self.made and counts['active'] == 0
-        await_(ended)
+        wait_for(ended)
         return counts
 
 
@@ -159,7 +150,7 @@ def test_soak(impl, tmp_path):
             while soak.made < total // 8 * part:
                 soak.burst(25)
             counts = soak.counts()
-            await_(lambda: child.details.num_fds() == descriptors)
+            wait_for(lambda: child.details.num_fds() == descriptors)
             blocks.append(counts['blocks'])
             rss.append(child.rss())
         print(counts, blocks, rss)
@@ -261,7 +252,7 @@ def test_open_at_once(impl, tmp_path, count):
             assert server.details.num_fds() == descriptors + count
             assert client.ask('all') == count
             assert (server.rss() - rss) / count < 16_000 or not RSS_TELLS
-        await_(lambda: server.details.num_fds() == descriptors)
+        wait_for(lambda: server.details.num_fds() == descriptors)
         cached, blocks_now = server.ask()
         assert cached <= 1024
         assert (blocks_now - blocks) / count < 1
@@ -319,7 +310,7 @@ def test_servers_on_one_listener(impl, tmp_path):
             counts = child.ask()
             assert sum(counts) - sum(before) == 200
             assert counts[left:] == before[left:]
-            await_(lambda: child.details.num_fds() == descriptors)
+            wait_for(lambda: child.details.num_fds() == descriptors)
             if left > 1:
                 child.ask('stop %d' % (left - 1))
                 descriptors -= 1
@@ -392,7 +383,7 @@ def stop(pids):
 
 
 def await_stopped(pids):
-    await_(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
+    wait_for(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED})
 
 
 def go_on(pids):

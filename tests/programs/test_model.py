@@ -22,9 +22,8 @@ LOOPS = list(dict.fromkeys([os.environ.get('GEVENT_LOOP', 'libev-cext'), 'libuv-
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'model.py')
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: the processes have limits of their own."""
+# the processes have limits of their own
+pytestmark = pytest.mark.no_deadline
 
 
 @pytest.mark.parametrize('loop', LOOPS)

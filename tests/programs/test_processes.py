@@ -42,9 +42,8 @@ def echo(sock, address):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: the processes have a limit of their own."""
+# the processes have limits of their own
+pytestmark = pytest.mark.no_deadline
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
-from helpers import child_environ
+from helpers import child_environ, wait_for
 
 LIMIT = 60
 CACHE = sys.version_info >= (3, 11)  # older CPythons have no data stack
@@ -216,13 +215,6 @@ def is_alive(pid):
             return file.read().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return False
-
-
-def wait_for(condition):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, 'condition not met in time'
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize('number, status', [

@@ -1,6 +1,6 @@
 """Accepting and closing on stream servers: the sockets handlers get, and what becomes of them.
 
-Most tests run the batches themselves (see Bench): the listener and the clients are real, the
+Most tests run the batches themselves (see Connections): the listener and the clients are real, the
 loop that the server knows is not. ``frames`` tells which of gevent's Python functions ran; ours
 takes their place with native code where nobody could tell, and calls them everywhere else.
 """
@@ -28,8 +28,8 @@ from gevent._socketcommon import cancel_wait_ex
 
 import helpers
 from helpers import (
-    FRAMES_OF_CLOSE, LOOPBACK, FakeLoop, ask, closes_in_c, connect, connect_natively, descriptors,
-    echo, is_open, isolated, read_all, until)
+    FRAMES_OF_CLOSE, LOOPBACK, Bench, FakeLoop, ask, closes_in_c, connect, connect_natively,
+    descriptors, echo, is_open, isolated, read_all, until)
 
 CERTIFICATE = os.path.join(helpers.ROOT, 'examples', 'localhost.crt')
 KEY = os.path.join(helpers.ROOT, 'examples', 'localhost.key')
@@ -51,24 +51,18 @@ CANCELLED = (errno.EBADF, 'File descriptor was closed in another greenlet')
 frames = functools.partial(helpers.frames, STEPS)
 
 
-class Bench:
-    """A started server on a fake loop; ``taken`` has the arguments of the spawn function."""
+class Connections(Bench):
+    """``taken`` has the arguments of the spawn function."""
 
     def __init__(self, cls, listener=LOOPBACK, **kwargs):
         self.taken, self.open = [], contextlib.ExitStack()
-        self.server = cls(listener, lambda *args: None, spawn=self.take, **kwargs)
-        self.server.loop = FakeLoop([])
-        self.server.start()
+        super().__init__(cls, listener, spawn=self.take, **kwargs)
         self.open.callback(self.server.stop)
 
     def take(self, function, handle, close, args):
         self.taken.append((function, handle, close, args))
         self.open.enter_context(contextlib.suppress(OSError))
         self.open.callback(args[0].close)
-
-    @property
-    def errors(self):
-        return self.server.loop.errors
 
     def connect(self, source=None):
         """A client of the standard library, bound to *source*."""
@@ -98,10 +92,10 @@ class Bench:
 
 @pytest.fixture
 def bench(impl):
-    """``bench(…)`` makes a Bench for a StreamServer or for the class given as ``cls``."""
+    """``bench(…)`` makes Connections for a StreamServer or for the class given as ``cls``."""
     with contextlib.ExitStack() as stack:
         def make(listener=LOOPBACK, cls=None, **kwargs):
-            one = Bench(cls or impl.StreamServer, listener, **kwargs)
+            one = Connections(cls or impl.StreamServer, listener, **kwargs)
             stack.callback(one.open.close)
             return one
         yield make
@@ -719,7 +713,7 @@ def test_listener_replaced_by_a_property(impl, tmp_path):
         @socket.deleter
         def socket(self):
             pass
-    one = Bench(Server, real)
+    one = Connections(Server, real)
     with one.open:
         client, sock, address, seen = one.accept()
         assert seen == ACCEPT and address == client.getsockname()

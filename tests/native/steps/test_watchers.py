@@ -13,9 +13,7 @@ import os
 import resource
 import select
 import socket as native
-import subprocess
 import sys
-import textwrap
 import threading
 import types
 
@@ -24,8 +22,7 @@ import pytest
 from gevent import get_hub, hub, socket
 from gevent._compat import PURE_PYTHON
 
-from helpers import (
-    LOOPBACK, FakeLoop, child_environ, closes_in_c, connect, echo, python, read_all, until)
+from helpers import LOOPBACK, Bench, closes_in_c, connect, echo, printed, read_all, until
 
 pytestmark = pytest.mark.fast_path
 
@@ -64,14 +61,12 @@ def lowest(fd):
         yield fd
 
 
-class House:
-    """A server whose batches and handlers are run by the test."""
+class House(Bench):
+    """The handlers, too, are run by the test."""
 
     def __init__(self, cls, **kwargs):
         self.open, self.args = contextlib.ExitStack(), None
-        self.server = cls(LOOPBACK, lambda *args: None, spawn=self.take, **kwargs)
-        self.server.loop = FakeLoop([])
-        self.server.start()
+        super().__init__(cls, spawn=self.take, **kwargs)
         self.open.callback(self.server.close)
 
     def take(self, *args):
@@ -86,7 +81,7 @@ class House:
         client = self.connect()
         with lowest(at):
             self.server._do_read()
-        assert self.server.loop.errors == []
+        assert self.errors == []
         sock = self.args[3][0]
         self.open.callback(quietly, sock.close)
         return client, sock
@@ -619,20 +614,9 @@ def test_high_descriptors(impl, house, fd):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def script(impl, tmp_path, source):
-    """The lines that a script prints in a process of its own."""
-    path = tmp_path / 'script.py'
-    path.write_text(textwrap.dedent(source))
-    run = subprocess.run(
-        python(impl, str(path)), env=child_environ(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    assert (run.returncode, run.stderr) == (0, '')
-    return run.stdout.split('\n')[:-1]
-
-
 def test_fork(impl, tmp_path):
     """Child and parent both go on with what was kept."""
-    assert script(impl, tmp_path, '''
+    assert printed(impl, tmp_path, '''
         import os
         import sys
         from gevent import os as gevent_os, server, socket

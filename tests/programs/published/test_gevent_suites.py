@@ -26,9 +26,8 @@ OTHER_MODULES = [name for name in gevent_suites.modules(everything=True)
                  if name not in SERVER_MODULES]
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: the processes have limits of their own."""
+# the processes have limits of their own
+pytestmark = pytest.mark.no_deadline
 
 
 def test_modules_found():

@@ -17,7 +17,7 @@ import time
 import psutil
 import pytest
 
-from helpers import ROOT, child_environ
+from helpers import ROOT, child_environ, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
@@ -58,15 +58,6 @@ def post_worker_init(worker):
     worker.log.info('Ready: %d', worker.pid)
 
 '''
-
-
-def wait_for(condition, what):
-    """What *condition* returns as soon as that is true."""
-    end = time.monotonic() + LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < end, what() if callable(what) else what
-        time.sleep(0.01)
-    return found
 
 
 def is_running(pid):

@@ -1,5 +1,4 @@
 """What projects.py, which runs the suites of other projects, makes of their outcomes."""
-import os
 import subprocess
 import sys
 
@@ -140,8 +139,7 @@ def test_planted_difference(impl, tmp_path):
     command = projects.command(sys.executable, not impl.stock, ['test_it.py', '-p', 'no:timeout'])
     position = command.index('--timeout')
     del command[position:position + 2]  # pytest-timeout is not among what our tests need
-    env = child_environ(PROJECTS_OUTCOME=str(outcome))
-    env['PYTHONPATH'] = os.pathsep.join([projects.RECORDER, env['PYTHONPATH']])
+    env = child_environ(projects.RECORDER, PROJECTS_OUTCOME=str(outcome))
     status = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode
     tests, base = projects.read_outcome(str(outcome), str(status))
     assert base is None  # it did not come to that
@@ -157,8 +155,7 @@ def test_base_is_recorded(impl, tmp_path):
     """At the end of the session, and what pytest says of tests that it cannot collect."""
     (tmp_path / 'test_it.py').write_text('import nowhere')
     outcome = tmp_path / 'outcome'
-    env = child_environ(PROJECTS_OUTCOME=str(outcome))
-    env['PYTHONPATH'] = os.pathsep.join([projects.RECORDER, env['PYTHONPATH']])
+    env = child_environ(projects.RECORDER, PROJECTS_OUTCOME=str(outcome))
     status = subprocess.run(python(impl, '-m', 'pytest', '-p', 'projects_recorder'),
                             cwd=tmp_path, env=env, capture_output=True).returncode
     assert projects.read_outcome(str(outcome), str(status)) == (

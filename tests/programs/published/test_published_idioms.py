@@ -15,12 +15,7 @@ from gevent.pool import Pool
 
 from helpers import (
     LOOPBACK, ask, child_environ, connect, connect_natively, echo, listener, python, read_all,
-    until)
-
-
-def reply(sock, address):
-    """A handler that needs no request."""
-    sock.sendall(b'served')
+    reply, until)
 
 
 # -- attributes --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import time
 import psutil
 import pytest
 
-from helpers import ROOT, child_environ
+from helpers import ROOT, child_environ, wait_for
 
 RECIPES = os.path.join(ROOT, 'recipes')
 CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
@@ -42,15 +42,6 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 '''
-
-
-def wait_for(condition):
-    """What *condition* returns as soon as that is true."""
-    end = time.monotonic() + LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < end, 'condition not met in time'
-        time.sleep(0.01)
-    return found
 
 
 class Recipe:

@@ -6,33 +6,16 @@ helpers.by_hand); the last section has a real listener.
 import collections
 import functools
 import itertools
-import sys
 import weakref
 
 import gevent
 import pytest
 
 from helpers import (
-    LOOPBACK, FakeListener, ask, batch, by_hand, connect_natively, echo, read_all, until)
+    LOOPBACK, ONE, PAUSE, TWO, FakeListener, ask, batch, by_hand, connect_natively, echo, read_all,
+    resumed, until)
 
-ONE = ['read', ('handle', 1), ('close', 1)]
-TWO = ['read', ('handle', 2), ('close', 2)]
 THREE = ['read', ('handle', 3), ('close', 3)]
-PAUSE = ['io.stop', 'io.close', ('timer', 0.01), 'timer.start']
-
-
-def resumed(impl, pause=PAUSE):
-    """What an error that leaves the batch adds to the log. The event loop may stop a watcher
-    whose callback raised: gevent is deaf from then on, ours makes sure that it resumes."""
-    return [] if impl.stock else pause
-
-
-@pytest.fixture
-def unraisable(monkeypatch):
-    """Types of the exceptions that could only be written to stderr."""
-    seen = []
-    monkeypatch.setattr(sys, 'unraisablehook', lambda info: seen.append(info.exc_type))
-    return seen
 
 
 class Index:

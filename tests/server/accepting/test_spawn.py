@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool
 
 from helpers import (
     LOOPBACK, ask, batch, by_hand, child_environ, connect, connect_natively, python, read_all,
-    until)
+    reply, until)
 
 
 class Held:
@@ -67,11 +67,6 @@ class MyGreenlet(gevent.Greenlet):
 
 #: the type of what spawn_raw makes; depends on GEVENT_TRACK_GREENLET_TREE
 RAW = type(gevent.spawn_raw(len, ()))
-
-
-def reply(sock, address):
-    """A handler that never blocks."""
-    sock.sendall(b'served')
 
 
 def later(function, *args):

@@ -11,15 +11,11 @@ from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.threadpool import ThreadPool
-from helpers import LOOPBACK, ask, descriptors, echo, listener, outcome, spying
+from helpers import LOOPBACK, ask, descriptors, echo, handler, listener, outcome, spying
 
 #: attributes of every instance once the constructor has returned
 ALWAYS = {'_stop_event', '_watcher', '_timer', '_handle', 'pool', 'family', 'address', '_spawn',
           'delay', 'loop'}
-
-
-def handler(*args):
-    """A handler that nobody calls."""
 
 
 class FakePool:

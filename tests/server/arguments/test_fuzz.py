@@ -19,9 +19,8 @@ EXAMPLES = settings(
     database=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(autouse=True)
-def _deadline():
-    """In place of conftest's: nothing here waits, and the nightly run takes long."""
+# nothing here waits, and the nightly run takes long
+pytestmark = pytest.mark.no_deadline
 
 
 # -- arguments ---------------------------------------------------------------------------

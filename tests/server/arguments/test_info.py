@@ -6,16 +6,12 @@ import sys
 import pytest
 from gevent.event import Event
 from gevent.pool import Pool
-from helpers import LOOPBACK, echo, listener
+from helpers import LOOPBACK, echo, handler, listener
 
 
 def blank(cls):
     """An instance whose __init__ never ran."""
     return cls.__new__(cls)
-
-
-def handler(*args):
-    """A handler that nobody calls."""
 
 
 HANDLE = ' handle=%r' % handler

@@ -16,41 +16,12 @@ import gevent
 import pytest
 from gevent import get_hub, socket
 
-from helpers import LOOPBACK, ask, batch, by_hand, connect_natively, echo, until
+from helpers import (
+    LOOPBACK, PAUSE, ask, batch, by_hand, connect_natively, contexts, echo, raising, resumed,
+    until)
 
-PAUSE = ['io.stop', 'io.close', ('timer', 0.01), 'timer.start']
 BASE_EXCEPTIONS = [KeyboardInterrupt, SystemExit, GeneratorExit, gevent.GreenletExit,
                    gevent.Timeout, BaseException]
-
-
-def resumed(impl, pause=PAUSE):
-    """What an error that leaves the batch adds to the log. The event loop may stop a watcher
-    whose callback raised: gevent is deaf from then on, ours makes sure that it resumes."""
-    return [] if impl.stock else pause
-
-
-def raising(error):
-    """A method that raises *error*, whatever it is called with."""
-    def method(*args, **kwargs):
-        raise error
-    return method
-
-
-@pytest.fixture
-def unraisable(monkeypatch):
-    """Types of the exceptions that could only be written to stderr."""
-    seen = []
-    monkeypatch.setattr(sys, 'unraisablehook', lambda info: seen.append(info.exc_type))
-    return seen
-
-
-def contexts(error):
-    """The chain of ``__context__`` from *error* down."""
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__context__
-    return chain
 
 
 # -- reports -----------------------------------------------------------------------------

@@ -12,9 +12,7 @@ import os
 import signal
 import socket as native
 import struct
-import subprocess
 import sys
-import sysconfig
 import textwrap
 import types
 import warnings
@@ -24,8 +22,8 @@ import pytest
 from gevent import get_hub, server, socket
 
 from helpers import (
-    LOOPBACK, FakeLoop, accepts_in_c, ask, child_environ, connect, descriptors, echo, python,
-    read_all, until)
+    LOOPBACK, Bench, accepts_in_c, ask, child_environ, connect, descriptors, echo, printed,
+    raising, read_all, shared_library, until)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -33,11 +31,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 @pytest.fixture(scope='session')
 def library(tmp_path_factory):
     """faults.c, compiled."""
-    path = str(tmp_path_factory.mktemp('faults') / 'faults.so')
-    subprocess.check_call(
-        sysconfig.get_config_var('CC').split()
-        + ['-shared', '-fPIC', '-O1', '-o', path, os.path.join(HERE, 'faults.c'), '-ldl'])
-    return path
+    return shared_library(
+        os.path.join(HERE, 'faults.c'), tmp_path_factory.mktemp('faults'), '-ldl')
 
 
 PRELUDE = '''
@@ -129,15 +124,11 @@ PRELUDE = '''
 
 def child(impl, library, tmp_path, source, *args):
     """What a script prints, as JSON, with accept4() under its control as ``faults``."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(PRELUDE) + 'faults = ctypes.CDLL(%r)\n' % library
-                      + textwrap.dedent(source))
     preload = ' '.join(filter(None, [os.environ.get('LD_PRELOAD'), library]))
-    run = subprocess.run(
-        python(impl, str(script), *map(str, args)), env=child_environ(LD_PRELOAD=preload),
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
-    assert (run.returncode, run.stderr) == (0, ''), run.stderr
-    return json.loads(run.stdout)
+    line, = printed(
+        impl, tmp_path, textwrap.dedent(PRELUDE) + 'faults = ctypes.CDLL(%r)\n' % library
+        + textwrap.dedent(source), *args, env=child_environ(LD_PRELOAD=preload))
+    return json.loads(line)
 
 
 # -- every errno --------------------------------------------------------------------------
@@ -419,13 +410,8 @@ def test_odd_address(impl, library, tmp_path, kind):
 
 # -- between accept() and the handler -----------------------------------------------------
 
-class Bench:
-    """A server whose batches are run by the test, and which has reported what it should."""
-
-    def __init__(self, cls, **kwargs):
-        self.server = cls(LOOPBACK, kwargs.pop('handle', lambda *args: None), **kwargs)
-        self.server.loop = FakeLoop([])
-        self.server.start()
+class Faulty(Bench):
+    """Some of its connections fail, and it has reported what it should."""
 
     def fail(self, error, context=None):
         """One client, for whom something raises *error*: it is reported, with *context* or the
@@ -435,13 +421,13 @@ class Bench:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', ResourceWarning)
                 self.server._do_read()
-                (told, kind, value), = self.server.loop.errors
+                (told, kind, value), = self.errors
                 if context is None:
                     assert told is self.server
                 else:
                     assert told == (context(client), self.server)
                 assert kind is type(value) and (value is error or kind is error)
-                del self.server.loop.errors[:]
+                del self.errors[:]
                 value.__traceback__ = None
                 del value
                 gc.collect()
@@ -455,7 +441,7 @@ class Bench:
         del self.server.log[:]
         with native.create_connection(self.server.address, timeout=10) as client:
             self.server._do_read()
-            assert self.server.loop.errors == []
+            assert self.errors == []
             gevent.sleep(0)
             gevent.sleep(0)
             assert self.server.log == [client.getsockname()]
@@ -464,21 +450,15 @@ class Bench:
 
 @pytest.fixture
 def bench(impl):
-    """``bench(**namespace)``: a Bench for a subclass of StreamServer."""
+    """``bench(**namespace)``: a Faulty for a subclass of StreamServer."""
     with contextlib.ExitStack() as stack:
         def make(spawn=None, **namespace):
             log = []
             cls = type('Server', (impl.StreamServer,), dict(namespace, log=log))
-            one = Bench(cls, handle=lambda sock, address: log.append(address), spawn=spawn)
+            one = Faulty(cls, handle=lambda sock, address: log.append(address), spawn=spawn)
             stack.callback(one.server.close)
             return one
         yield make
-
-
-def raising(error):
-    def function(*args, **kwargs):
-        raise error
-    return function
 
 
 def address_of(client):

@@ -20,31 +20,13 @@ from gevent.exceptions import BlockingSwitchOutError
 from gevent.hub import GreenletExit
 
 from helpers import (
-    LOOPBACK, TESTS, FakeListener, FakeLoop, ask, batch, by_hand, child_environ,
-    connect_natively, echo, python, until)
+    LOOPBACK, ONE, PAUSE, TESTS, TWO, FakeListener, FakeLoop, ask, batch, by_hand, child_environ,
+    connect_natively, contexts, echo, python, raising, until)
 
-ONE = ['read', ('handle', 1), ('close', 1)]
-TWO = ['read', ('handle', 2), ('close', 2)]
-PAUSE = ['io.stop', 'io.close', ('timer', 0.01), 'timer.start']
 
 
 class Odd(Exception):
     """What the hostile code raises."""
-
-
-@pytest.fixture
-def unraisable(monkeypatch):
-    """Types of the exceptions that could only be written to stderr."""
-    seen = []
-    monkeypatch.setattr(sys, 'unraisablehook', lambda info: seen.append(info.exc_type))
-    return seen
-
-
-def raising(error):
-    """A function that raises *error*, whatever it is called with."""
-    def function(*args, **kwargs):
-        raise error
-    return function
 
 
 def reports(server, loop=None):
@@ -59,15 +41,6 @@ def reports(server, loop=None):
             assert of is server and type(context) is tuple
             found.append((rest, value))
     return found
-
-
-def contexts(error):
-    """The chain of ``__context__`` from *error* down."""
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__context__
-    return chain
 
 
 # -- look-ups that raise -----------------------------------------------------------------
@@ -922,7 +895,6 @@ def test_blocking_in_full(impl, serve, errors):
 SETUP = '''
 import gc, os, signal, sys, types
 signal.alarm(60)
-sys.path.insert(0, os.environ['TESTS'])
 from helpers import *
 import gevent, gevent.baseserver as module
 class impl:
@@ -931,11 +903,11 @@ class impl:
 '''
 
 
-def in_child(impl, script):
+def said(impl, script):
     """What *script* prints, run on *impl* with the debugging allocator."""
     process = subprocess.run(
         python(impl, '-c', SETUP + script), capture_output=True, text=True, timeout=90,
-        env=child_environ(TESTS=TESTS, PYTHONMALLOC='debug', PYTHONFAULTHANDLER='1'))
+        env=child_environ(TESTS, PYTHONMALLOC='debug', PYTHONFAULTHANDLER='1'))
     assert process.returncode == 0, process.stderr
     return process.stdout
 
@@ -943,7 +915,7 @@ def in_child(impl, script):
 def test_loop_called_by_its_own_hook(impl):
     """do_read is _do_read: an endless recursion ends in RecursionErrors that are reported at
     some depth; the outermost batch ends well."""
-    assert in_child(impl, '''
+    assert said(impl, '''
 server = by_hand(impl)
 type(server).do_read = impl.BaseServer._do_read
 server.loop.handle_error = lambda context, kind, value, tb: kinds.append(kind)
@@ -959,7 +931,7 @@ print(batch(server)[0])
                                    'is_fatal_error'])
 def test_hooks_that_call_themselves(impl, place):
     """Endless recursion in a hook: a RecursionError, reported or leaving the batch."""
-    assert in_child(impl, '''
+    assert said(impl, '''
 def again(self, *args):
     getattr(self, %r)(*args)
 server = by_hand(impl, [(1,), LookupError()], **{%r: again})
@@ -1020,7 +992,7 @@ filler, action = [], []
 def test_keys_that_change_the_class_when_compared(impl, name, expected):
     """A look-up in the instance dictionary runs code that takes the class's hooks away: what
     the class had before is not called any more, nor touched."""
-    assert in_child(impl, KEYS + '''
+    assert said(impl, KEYS + '''
 make(3)
 server.max_accept = 2
 for _ in range(3):
@@ -1038,7 +1010,7 @@ print(log, server.delay)
 
 def test_install_passes_over_servers_that_hide_their_state(impl):
     """Nothing that a server does when it is looked at keeps install() from its work."""
-    assert in_child(impl, '''
+    assert said(impl, '''
 import gevent_cbase
 class Hidden(impl.BaseServer):
     def __getattribute__(self, name):
@@ -1052,7 +1024,7 @@ for _ in range(2):
 
 def test_threads_that_change_the_class(impl):
     """Hooks replaced from another thread all the time: every call is one of the two."""
-    assert in_child(impl, '''
+    assert said(impl, '''
 import threading, time
 class Server(impl.BaseServer):
     calls = [0, 0]
@@ -1241,7 +1213,7 @@ def test_acts_in_the_middle_of_a_batch(impl, how, where):
     """Real stream servers with the fast paths on: the first of three waiting clients' handlers
     (or do_close, or the spawn function) does what it should not. How many were handled, whether
     the server is closed in the end, what was said and reported."""
-    got = in_child(impl, 'sys.argv[1:] = %r, %r' % (how, where) + ACTS)
+    got = said(impl, 'sys.argv[1:] = %r, %r' % (how, where) + ACTS)
     if how == 'none' or where == 'spawn':
         # gevent looks for a socket once more; see README, "Differences from gevent"
         stopped = ', AttributeError' if impl.stock else ''

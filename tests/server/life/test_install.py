@@ -4,39 +4,10 @@ A test decorated with ``in_child`` runs in a fresh interpreter that has imported
 gevent yet and turns warnings into errors. So this module must not import gevent, nor pytest,
 by itself.
 """
-import functools
 import os
-import subprocess
 import sys
 
-CHILDREN = {}
-
-
-def in_child(function):
-    """The test that runs *function* in a fresh interpreter; it must print nothing."""
-    return in_child_with()(function)
-
-
-def in_child_with(**environ):
-    """As in_child, with some environment variables."""
-    def decorate(function):
-        CHILDREN[function.__name__] = function
-
-        @functools.wraps(function)
-        def test():
-            from helpers import TESTS, child_environ
-            env = child_environ(**environ)
-            here = os.path.dirname(os.path.abspath(__file__))
-            env['PYTHONPATH'] = os.pathsep.join(
-                filter(None, [here, TESTS, env.get('PYTHONPATH')]))
-            code = 'import test_install; test_install.CHILDREN[%r]()' % function.__name__
-            done = subprocess.run([sys.executable, '-W', 'error', '-c', code], env=env, text=True,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, timeout=100)
-            assert (done.returncode, done.stdout) == (0, ''), done.stdout
-        return test
-    return decorate
-
+from children import in_child
 
 # For the children
 
@@ -642,7 +613,7 @@ def test_again_for_what_came_later():
     assert Late.__bases__ == (stock,) and type(server) is stock
 
 
-@in_child_with(GEVENT_CBASE='0')
+@in_child(GEVENT_CBASE='0')
 def test_switched_off():
     """With GEVENT_CBASE=0 install() does nothing, before and after gevent is imported."""
     import gevent_cbase
@@ -663,7 +634,7 @@ def test_switched_off():
     assert vars(gevent.baseserver) == before
 
 
-@in_child_with(GEVENT_CBASE='1')
+@in_child(GEVENT_CBASE='1')
 def test_switched_on():
     """Other values of GEVENT_CBASE change nothing."""
     import gevent_cbase
@@ -671,7 +642,7 @@ def test_switched_on():
     assert gevent_cbase.is_installed() is True
 
 
-@in_child_with(GEVENT_CBASE='')
+@in_child(GEVENT_CBASE='')
 def test_switch_is_empty():
     """An empty GEVENT_CBASE is as none."""
     import gevent_cbase

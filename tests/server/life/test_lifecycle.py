@@ -14,9 +14,8 @@ from gevent.event import Event
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.pool import Pool
 from helpers import (
-    LOOPBACK, ask, child_environ, connect, connect_natively, descriptors, echo, listener, outcome,
-    python, read_all, spying, until,
-)
+    LOOPBACK, ask, child_environ, connect, connect_natively, descriptors, echo, handler, listener,
+    outcome, python, read_all, spying, until)
 
 #: attributes that close() leaves alone
 KEPT = {'_stop_event', '_watcher', '_timer', 'pool', 'family', 'address', 'delay', 'loop'}
@@ -29,10 +28,6 @@ MISSING = "'NoneType' object has no attribute 'close'"
 
 #: gevent itself does not close the socket that it could not bind
 BUSY = pytest.mark.filterwarnings('ignore:unclosed <socket:ResourceWarning')
-
-
-def handler(*args):
-    """A handler that nobody calls."""
 
 
 class Fake:

@@ -6,9 +6,7 @@ sure that nobody can use what was freed.
 """
 import gc
 import os
-import subprocess
 import sys
-import sysconfig
 import textwrap
 import types
 import weakref
@@ -16,7 +14,8 @@ import weakref
 import pytest
 from gevent import socket
 
-from helpers import LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, python
+from helpers import (
+    LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, printed, shared_library)
 
 
 #: for scripts that call install() themselves
@@ -93,16 +92,10 @@ PRELUDE = '''
 
 def child(impl, tmp_path, source, *args, **environ):
     """The lines that a script prints, in a process of its own which must end well."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(source))
-    env = child_environ(PYTHONFAULTHANDLER='1', **environ)
-    env['PYTHONPATH'] = os.pathsep.join([TESTS, env.get('PYTHONPATH', '')])
+    env = child_environ(TESTS, PYTHONFAULTHANDLER='1', **environ)
     env.setdefault('PYTHONMALLOC', 'debug')  # the sanitizers have another one
-    run = subprocess.run(
-        python(impl, str(script), *map(str, args)), env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
-    assert (run.returncode, run.stderr) == (0, ''), run.stderr + run.stdout
-    return run.stdout.split('\n')[:-1]
+    return printed(impl, tmp_path, textwrap.dedent(PRELUDE) + textwrap.dedent(source), *args,
+                   env=env)
 
 
 # -- what was noted of classes and dicts -------------------------------------------------
@@ -711,12 +704,9 @@ accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags)
 def library(tmp_path_factory):
     """LIBRARY, compiled."""
     folder = tmp_path_factory.mktemp('attacks')
-    source, path = folder / 'attacks.c', str(folder / 'attacks.so')
+    source = folder / 'attacks.c'
     source.write_text(LIBRARY)
-    subprocess.check_call(
-        sysconfig.get_config_var('CC').split()
-        + ['-shared', '-fPIC', '-O1', '-o', path, str(source), '-ldl'])
-    return path
+    return shared_library(source, folder, '-ldl')
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import gc
 import json
-import subprocess
 import sys
 import textwrap
 import weakref
@@ -18,7 +17,7 @@ from gevent import get_hub, socket
 from gevent.pool import Pool
 
 from conftest import Impl
-from helpers import LOOPBACK, child_environ, listener, python, until
+from helpers import LOOPBACK, listener, printed, until
 
 PRELUDE = '''
     import collections
@@ -109,12 +108,9 @@ PRELUDE = '''
 def grown(impl, tmp_path, source):
     """What grew in each operation that *source* defines, without those where nothing did; and
     how many operations there are."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(source) + 'measure()\n')
-    run = subprocess.run(python(impl, str(script)), env=child_environ(), text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=110)
-    assert (run.returncode, run.stderr) == (0, ''), run.stderr[-2000:]
-    measured = json.loads(run.stdout)
+    line, = printed(impl, tmp_path,
+                    textwrap.dedent(PRELUDE) + textwrap.dedent(source) + 'measure()\n')
+    measured = json.loads(line)
     return {name: found for name, found in measured.items() if found}, len(measured)
 
 

@@ -10,12 +10,11 @@ have an event loop that takes notes; only the watchers of the sockets are those 
 """
 import json
 import re
-import subprocess
 import textwrap
 
 import pytest
 
-from helpers import accepts_in_c, child_environ, python
+from helpers import accepts_in_c, child_environ, run_script
 
 pytest.importorskip('_testcapi', reason='CPython was built without _testcapi')
 
@@ -203,14 +202,11 @@ PRELUDE = '''
 
 def child(impl, tmp_path, source, *args):
     """What a script prints, as JSON."""
-    script = tmp_path / 'script.py'
-    script.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(source))
-    run = subprocess.run(
-        python(impl, str(script), *args), env=COMPILED, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
-    said = [line for line in run.stderr.splitlines() if not UNTOLD.match(line)]
-    assert (run.returncode, said) == (0, []), run.stderr
-    return json.loads(run.stdout)
+    status, out, err = run_script(
+        impl, tmp_path, textwrap.dedent(PRELUDE) + textwrap.dedent(source), *args, env=COMPILED)
+    said = [line for line in err.splitlines() if not UNTOLD.match(line)]
+    assert (status, said) == (0, []), err
+    return json.loads(out)
 
 
 @pytest.mark.parametrize('kind', ['"default"', '3', 'None', 'gevent.spawn_raw', 'pool()'])
