@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import importlib.util
 import os
+import resource
 import signal
 import sys
 import types
@@ -26,6 +27,9 @@ STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
 
 #: seconds after which a test that blocks the whole thread is shown and ends the run
 HARD_LIMIT = 120
+
+#: bytes that a process may take; AddressSanitizer keeps what is freed, and marks what is not
+MEMORY = (4 if os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers' else 1) << 30
 
 # a shell has what it starts in the background ignore SIGINT, and so would the programs under test
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -154,6 +158,26 @@ def _deadline(request):
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def _memory():
+    """No test, nor a process that it has waited for, takes more than MEMORY.
+
+    Both figures only ever grow, so it is the test during which they got there that is told. A
+    process begins with that of its parent, which therefore counts first.
+    """
+    before = peaks()
+    yield
+    for who, peak in peaks().items():
+        if peak > MEMORY >= max(before['this process'], before[who]):
+            pytest.fail('%s took %d MiB, and %d are allowed' % (who, peak >> 20, MEMORY >> 20))
+
+
+def peaks():
+    """The most memory that this process has had at a time, and any that it has waited for."""
+    return {who: resource.getrusage(of).ru_maxrss * 1024 for who, of in (
+        ('this process', resource.RUSAGE_SELF), ('a child', resource.RUSAGE_CHILDREN))}
 
 
 _real_stderr = None

@@ -102,6 +102,8 @@ def make(what, log):
             namespace[name] = (method if kind == 'method' else getter)(name, result)
     if '__eq__' in namespace:
         namespace['__hash__'] = BASES[base].__hash__
+    if base == 'bytes' and isinstance(value, int):
+        value = min(value, 70000)  # as many zeros: not so many that they fill the memory
     cls = type('Thing', (BASES[base],), namespace)
     try:
         return BASES[base].__new__(cls, value)
