@@ -53,7 +53,7 @@ def test_what_handle_error_gets_for_the_handler(impl):
     (args, info), = calls
     assert args[:3] == (((2, 3), server), LookupError, error)
     assert args[3] is error.__traceback__ and info == args[1:]
-    assert traceback.extract_tb(args[3])[-1].name == 'method'
+    assert traceback.extract_tb(args[3])[-1].name == 'function'
 
 
 class Pairs(dict):
