@@ -245,6 +245,13 @@ def pytest_alone(command, tmp_path):
     assert re.search(r'^=+ \d+ passed, \d+ deselected in ', out, re.M)
 
 
+def pytest_of_folders(command, tmp_path):
+    """They are there, and CI runs all that is in them."""
+    folders = re.fullmatch(r'python -m pytest -n auto((?: tests/\S+)+)', command)[1].split()
+    for folder in folders:
+        assert glob.glob(os.path.join(ROOT, folder, 'test_*.py')), folder
+
+
 def runner(command, tmp_path):
     """With something for each name in capitals."""
     (tmp_path / 'program.py').write_text('import sys; print(sys.argv[1:])')
@@ -315,6 +322,8 @@ COMMANDS = {
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
     'python recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
     'python recipes/with_flask.py 127.0.0.1:8080': recipe,
+    'python -m pytest -n auto tests/server/accepting tests/server/life tests/native/steps':
+        pytest_of_folders,
     'python -m pytest tests/server/accepting/test_spawn.py': pytest_alone,
     'python -m pytest tests/server/accepting/test_spawn.py -k group': pytest_alone,
     'GEVENT_LOOP=libuv-cffi python -m pytest tests/server/accepting/test_spawn.py': pytest_alone,
