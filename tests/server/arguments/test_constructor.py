@@ -683,6 +683,38 @@ def test_no_handle(impl):
         assert vars(failing.server).keys() == START | {'family', 'address'}
 
 
+class Mine(Exception):
+    """What an attribute of a subclass raises."""
+
+
+def raising(*args):
+    raise Mine
+
+
+@pytest.mark.parametrize('name, closed', [
+    ('_stop_event', False), ('_watcher', False), ('_timer', False), ('_handle', False),
+    ('pool', False), ('family', False), ('address', False), ('_spawn', True), ('handle', True),
+    ('delay', True), ('loop', True)])
+def test_attribute_that_cannot_be_set(impl, name, closed):
+    """The error passes; a listener of the caller's is closed if the server has it by then."""
+    failing, sock = Failing(impl.BaseServer, **{name: property(lambda self: None, raising)}), \
+        listener()
+    with sock:
+        failing(Mine, sock, handler)
+        assert (sock.fileno() == -1) is closed
+
+
+@pytest.mark.parametrize('name, closed', [
+    ('_stop_event', False), ('pool', True), ('handle', True), ('min_delay', True),
+    ('max_accept', True)])
+def test_attribute_that_cannot_be_read(impl, name, closed):
+    failing, sock = Failing(impl.BaseServer, **{
+        name: property(raising, lambda self, value: None)}), listener()
+    with sock:
+        failing(Mine, sock, handler)
+        assert (sock.fileno() == -1) is closed
+
+
 def test_default_handle_is_none(impl):
     """The argument may be left out only if the class has a handler."""
     with pytest.raises(TypeError, match="^'handle' must be provided$"):

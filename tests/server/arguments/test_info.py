@@ -531,3 +531,24 @@ def test_closed_follows_the_attribute(impl):
         assert server.closed is False
     del server.socket
     assert server.closed is True
+
+
+# Arguments
+
+
+@pytest.mark.parametrize('name', [
+    '__enter__', '__repr__', '__str__', '_do_read', 'close', 'do_read', 'full', 'init_socket',
+    'start', 'start_accepting', 'stop_accepting'])
+def test_no_arguments(impl, name):
+    server = impl.BaseServer(LOOPBACK, handler)
+    method = getattr(server, name)
+    for args, kwargs in ((None,), {}), ((), {'value': None}):
+        with pytest.raises(TypeError):
+            method(*args, **kwargs)
+
+
+@pytest.mark.parametrize('name', ['closed', 'server_host', 'server_port', 'started'])
+def test_properties_take_the_server_alone(impl, name):
+    getter = vars(impl.BaseServer)[name].fget
+    with pytest.raises(TypeError):
+        getter(impl.BaseServer(LOOPBACK, handler), None)

@@ -11,6 +11,7 @@ have an event loop that takes notes; only the watchers of the sockets are those 
 import json
 import re
 import textwrap
+import types
 
 import pytest
 
@@ -207,6 +208,35 @@ def child(impl, tmp_path, source, *args):
     said = [line for line in err.splitlines() if not UNTOLD.match(line)]
     assert (status, said) == (0, []), err
     return json.loads(out)
+
+
+def test_load(tmp_path):
+    """The module is loaded, or not; and the one that was loaded before goes on.
+
+    CPython loses a few of the errors while the class is made, and says something else then.
+    """
+    kinds = child(types.SimpleNamespace(stock=True), tmp_path, '''
+        import _imp
+        from gevent_cbase import _cbase
+        kinds, n, loaded = [], 0, 0
+        while loaded < 100:
+            module = _imp.create_dynamic(_cbase.__spec__)
+            _testcapi.set_nomemory(n, n + 1)
+            try:
+                _imp.exec_dynamic(module)
+            except Exception as ex:
+                _testcapi.remove_mem_hooks()
+                kinds.append(type(ex).__name__)
+            else:
+                _testcapi.remove_mem_hooks()
+                loaded += 1
+                module.BaseServer(('127.0.0.1', 0), print)
+            n += 1
+        _cbase.BaseServer(('127.0.0.1', 0), print)
+        done(kinds)
+    ''')
+    assert set(kinds) <= {'MemoryError', 'AttributeError', 'SystemError'}
+    assert kinds.count('MemoryError') > 0.9 * len(kinds) > 100
 
 
 @pytest.mark.parametrize('kind', ['"default"', '3', 'None', 'gevent.spawn_raw', 'pool()'])
