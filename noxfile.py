@@ -33,7 +33,11 @@ for name in 'gevent', 'greenlet':
     if packaging.version.Version(version).is_prerelease:
         print('%s==%s' % (name, version))
 '''
+#: the code in Python; what is hostile would be disturbed by coverage.py
+IN_PYTHON = ['tests/native', 'tests/server/accepting', 'tests/server/life',
+             'tests/programs/test_runner.py']
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
+C_COVERAGE = 97  # percent of the lines, at least; CONTRIBUTING says what was measured
 
 nox.needs_version = '>=2024.4.15'
 nox.options.sessions = ['lint', 'warnings', 'packaging', 'tests', 'portable', 'paths',
@@ -191,10 +195,15 @@ def paths(session):
         without(session, name, *(session.posargs or PATHS))
 
 
-def sanitized(session, *args):
-    """Run *args* with AddressSanitizer and UndefinedBehaviorSanitizer."""
+def install_needed(session):
+    """Install what the tests need, but not the package."""
     project = nox.project.load_toml('pyproject.toml')['project']
     session.install(*project['dependencies'], *project['optional-dependencies']['test'])
+
+
+def sanitized(session, *args):
+    """Run *args* with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    install_needed(session)
     # greenlet moves stacks about, which AddressSanitizer could not follow
     session.install('--no-build-isolation', '--no-deps', '--force-reinstall', '-e', '.', env={
         'CFLAGS': SANITIZERS + ' -g -O1 -fno-omit-frame-pointer --param asan-stack=0',
@@ -210,6 +219,48 @@ def sanitized(session, *args):
 def sanitizers(session):
     """What runs in C, with AddressSanitizer and UndefinedBehaviorSanitizer."""
     sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or IN_C))
+
+
+def copied(folder):
+    """A copy of the tracked files in *folder*, whose C code is compiled as it is written."""
+    for name in subprocess.check_output(['git', 'ls-files'], text=True).splitlines():
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+        shutil.copy(name, os.path.join(folder, name))
+    setup = os.path.join(folder, 'setup.py')
+    with open(setup, encoding='utf-8') as file:
+        text = file.read()
+    assert text.count("'-O2'") == 1
+    with open(setup, 'w', encoding='utf-8') as file:
+        file.write(text.replace("'-O2'", "'-O0'"))
+    return folder
+
+
+@nox.session(python=['3.12'])
+def coverage(session):
+    """How much of the C and of the Python code the tests run; not run by default."""
+    install_needed(session)
+    session.install('gcovr>=8', 'coverage>=7.10')
+    work = os.path.abspath(session.create_tmp())
+    shutil.rmtree(work)
+    tree, objects = copied(os.path.join(work, 'tree')), os.path.join(work, 'objects')
+    dump = os.path.join(work, 'dump.o')
+    session.chdir(tree)
+    session.env['PYTHONPATH'] = tree
+    session.run('gcc', '-fPIC', '-c', '-o', dump, '.ci/coverage/dump.c', external=True)
+    session.run(  # several threads count at the same time
+        'python', 'setup.py', '-q', 'build_ext', '--inplace', '--build-temp', objects, env={
+            'CFLAGS': '--coverage -fprofile-update=atomic -fprofile-abs-path',
+            'LDFLAGS': '--coverage ' + dump, 'CC': 'gcc'})
+    session.run('pytest', '-n', 'auto', *(session.posargs or ALL), env={
+        'PYTHONPATH': os.pathsep.join([tree, os.path.join(tree, '.ci', 'coverage')])})
+    if not session.posargs:
+        # another interpreter of the process does not survive coverage.py
+        session.run('coverage', 'run', '-m', 'pytest', '-n', 'auto', *IN_PYTHON,
+                    '-k', 'not interpreters_with_a_gil')
+        session.run('coverage', 'combine', '-q')
+        session.run('coverage', 'report')
+    session.run('gcovr', '--root', tree, '--filter', 'src/', '--print-summary',
+                '--fail-under-line', str(C_COVERAGE), objects)
 
 
 @nox.session(python=['3.11', '3.13'])

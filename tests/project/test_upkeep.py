@@ -72,6 +72,12 @@ def test_fast_paths_in_the_template():
     assert re.findall(r'`(\w+)`', listed) == fast_paths()
 
 
+def test_limit_of_coverage():
+    """The limit that nox holds is the one that is written down."""
+    (limit,) = re.findall(r'^C_COVERAGE = (\d+) ', text_of('noxfile.py'), re.M)
+    assert 'below %s %% of the C lines' % limit in ' '.join(text_of('CONTRIBUTING.rst').split())
+
+
 def test_picture_is_drawn_by_hand():
     """Text is text, which a reader finds and copies; and there is a dark one in it."""
     source = text_of('docs/architecture.svg')
