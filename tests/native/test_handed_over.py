@@ -96,7 +96,8 @@ def test_premises_with_another_stamp(step, given):
 
 @pytest.mark.fast_path('greenlets')
 @pytest.mark.parametrize('changed', [
-    {'fresh': object()}, {'limit': -1}, {'limit': 10 ** 6}], ids=str)
+    {'fresh': object()}, {'limit': -1}, {'limit': 10 ** 6}],
+    ids=['of another class', 'negative limit', 'high limit'])
 def test_another_greenlet(given, changed):
     assert refused('greenlets', given, TypeError, **changed) == 'another Greenlet'
 
