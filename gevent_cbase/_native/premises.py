@@ -11,6 +11,7 @@ then what compares. All of it is looked up in one Snapshot.
 import hashlib
 import importlib
 import inspect
+import sys
 
 import gevent
 
@@ -40,6 +41,7 @@ class Snapshot(dict):
             found = importlib.import_module(module)
         else:
             holder = self[module + ':' + owner if owner else module]
+            name = sys.intern(name)  # CPython's method cache would keep the string of each look-up
             found = holder[name] if isinstance(holder, dict) else getattr(holder, name)
         self[path] = found
         return found

@@ -184,7 +184,8 @@ def test_missing_class(monkeypatch):
 
 
 @pytest.mark.parametrize('part, error', [
-    (len, 'TypeError'), (eval('lambda self: 1'), 'OSError')])
+    (len, 'TypeError'),
+    (eval(compile('lambda self: 1', 'no such file.py', 'eval')), 'OSError')], ids=['C', 'no file'])
 def test_part_without_source(monkeypatch, part, error):
     """It is compiled, or its file is not there."""
     monkeypatch.setattr(gevent.pool.Pool, 'full', part)
