@@ -17,10 +17,13 @@ WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
 #: programs of others, started by the dozen, which takes the time and runs no other C code
 PUBLISHED = 'tests/programs/published'
-#: where another build is tested; not tests/project, which measures and builds anew
+#: what reaches the C code; not tests/project, which measures and builds anew
 ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
 #: what runs in C
 IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
+#: neither leaks, which a sanitized build has, nor arguments, which reach no memory of others
+SANITIZED = IN_C + ['--ignore=tests/server/' + name
+                    for name in ('arguments', 'memory/test_leaks.py')]
 #: what the fast paths do
 PATHS = ['tests/server/accepting', 'tests/native/steps']
 #: what servers do on a loop
@@ -174,9 +177,9 @@ def without(session, names, *args):
 
 @nox.session(python=['3.12'])
 def portable(session):
-    """The test-suite on a build for other platforms, with every fast path switched off."""
+    """What runs in C, built for other platforms, with every fast path switched off."""
     session.install('--force-reinstall', '-e', '.[test]', env={'CFLAGS': '-DCBASE_PORTABLE'})
-    without(session, 'all', *(session.posargs or ALL))
+    without(session, 'all', *(session.posargs or IN_C))
 
 
 @nox.session(python=['3.12'])
@@ -218,7 +221,7 @@ def sanitized(session, *args):
 @nox.session(python=['3.12'])
 def sanitizers(session):
     """What runs in C, with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or IN_C))
+    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or SANITIZED))
 
 
 def copied(folder):
