@@ -21,9 +21,6 @@ PUBLISHED = 'tests/programs/published'
 ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
 #: what runs in C
 IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
-#: neither leaks, which a sanitized build has, nor arguments, which reach no memory of others
-SANITIZED = IN_C + ['--ignore=tests/server/' + name
-                    for name in ('arguments', 'memory/test_leaks.py')]
 #: what the fast paths do
 PATHS = ['tests/server/accepting', 'tests/native/steps']
 #: what servers do on a loop
@@ -221,7 +218,7 @@ def sanitized(session, *args):
 @nox.session(python=['3.12'])
 def sanitizers(session):
     """What runs in C, with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or SANITIZED))
+    sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or IN_C))
 
 
 def copied(folder):
