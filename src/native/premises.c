@@ -337,12 +337,7 @@ take_stamp(cbase_class_stamp *stamp, PyTypeObject *cls)
 static int
 same_classes(const cbase_premises *p)
 {
-    for (Py_ssize_t i = 0; i < p->classes; i++) {
-        if (!cbase_class_stamp_holds(&p->compared[i], p->class[i])) {
-            return 0;
-        }
-    }
-    return 1;
+    return cbase_class_stamp_all_hold(p->compared, p->class, p->classes);
 }
 
 /* A class has changed: compare all of it again, once. */

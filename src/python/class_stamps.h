@@ -50,6 +50,23 @@ cbase_class_stamp_holds(const cbase_class_stamp *stamp, PyTypeObject *type)
            && stamp->epoch == cbase_class_stamp_epoch_now();
 }
 
+/* The same for several classes. */
+static inline int
+cbase_class_stamp_all_hold(const cbase_class_stamp *stamps, PyTypeObject *const *types,
+                           Py_ssize_t count)
+{
+    unsigned int epoch = cbase_class_stamp_epoch_now();
+
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (stamps[i].version == 0 || stamps[i].version != compat_type_version(types[i])
+            || stamps[i].epoch != epoch)
+        {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* The same where the stamp may be of another class. */
 static inline int
 cbase_class_stamp_is_of(const cbase_class_stamp *stamp, PyTypeObject *type)
