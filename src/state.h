@@ -57,4 +57,16 @@ cbase_class_state(PyTypeObject *defining_class)
     return (cbase_state *)PyType_GetModuleState(defining_class);
 }
 
+/* Memory for what a file keeps, all zero and never freed; or NULL with an exception. */
+static inline void *
+cbase_state_new(size_t size)
+{
+    void *state = PyMem_Calloc(1, size);
+
+    if (state == NULL) {
+        PyErr_NoMemory();
+    }
+    return state;
+}
+
 #endif

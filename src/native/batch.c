@@ -12,12 +12,8 @@ struct cbase_batch_state {
 int
 cbase_batch_init(cbase_state *st)
 {
-    st->batch = PyMem_Calloc(1, sizeof(*st->batch));
-    if (st->batch == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
+    st->batch = cbase_state_new(sizeof(*st->batch));
+    return st->batch == NULL ? -1 : 0;
 }
 
 PyObject *

@@ -639,14 +639,12 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_greenlet_init(cbase_state *st)
 {
-    st->greenlets = PyMem_Calloc(1, sizeof(*st->greenlets));
+    st->greenlets = cbase_state_new(sizeof(*st->greenlets));
     if (st->greenlets == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
-    st->greenlets->comparison.needed = "gevent.hub";
-    st->greenlets->comparison.module = "gevent_cbase._native.greenlets";
-    cbase_premises_register(st, &st->greenlets->comparison);
+    cbase_premises_register(st, &st->greenlets->comparison, "gevent.hub",
+                            "gevent_cbase._native.greenlets");
     return 0;
 }
 

@@ -120,14 +120,12 @@ find_local(PyObject *module)
 int
 cbase_hub_init(cbase_state *st)
 {
-    PyObject *module = PyImport_ImportModule("gevent._hub_local");
-    struct cbase_hub_state *h = st->hub = PyMem_Calloc(1, sizeof(*st->hub));
+    struct cbase_hub_state *h = st->hub = cbase_state_new(sizeof(*st->hub));
 
     if (h == NULL) {
-        PyErr_NoMemory();
-        Py_XDECREF(module);
         return -1;
     }
+    PyObject *module = PyImport_ImportModule("gevent._hub_local");
     if (module != NULL && (h->get_hub = cbase_object_attr(module, "get_hub")) != NULL
         && (h->get_hub_noargs = cbase_object_attr(module, "get_hub_noargs")) != NULL)
     {

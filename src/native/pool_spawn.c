@@ -298,14 +298,12 @@ pool_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_pool_spawn_init(cbase_state *st)
 {
-    st->pool_spawn = PyMem_Calloc(1, sizeof(*st->pool_spawn));
+    st->pool_spawn = cbase_state_new(sizeof(*st->pool_spawn));
     if (st->pool_spawn == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
-    st->pool_spawn->comparison.needed = "gevent.pool";
-    st->pool_spawn->comparison.module = "gevent_cbase._native.pools";
-    cbase_premises_register(st, &st->pool_spawn->comparison);
+    cbase_premises_register(st, &st->pool_spawn->comparison, "gevent.pool",
+                            "gevent_cbase._native.pools");
     return 0;
 }
 

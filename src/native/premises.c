@@ -254,8 +254,11 @@ cbase_premises_compare_again(cbase_state *st)
 }
 
 void
-cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison)
+cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison, const char *needed,
+                        const char *module)
 {
+    comparison->needed = needed;
+    comparison->module = module;
     comparison->next = st->premises->first;
     st->premises->first = comparison;
 }
@@ -269,12 +272,8 @@ cbase_premises_on_compared(cbase_state *st, void (*call)(cbase_state *st))
 int
 cbase_premises_init(cbase_state *st)
 {
-    st->premises = PyMem_Calloc(1, sizeof(*st->premises));
-    if (st->premises == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
+    st->premises = cbase_state_new(sizeof(*st->premises));
+    return st->premises == NULL ? -1 : 0;
 }
 
 /* ---- is it still so? ---- */

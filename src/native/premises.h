@@ -36,8 +36,10 @@ typedef struct cbase_premises_comparison {
     unsigned int pause, wait; // after a failure, in attempts: the last one, and what is left of it
 } cbase_premises_comparison;
 
-/* Makes a comparison known, once. */
-void cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison);
+/* Makes a comparison known, once: what has to be loaded, and the module in Python that makes it.
+ */
+void cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison,
+                             const char *needed, const char *module);
 /* given: (classes, functions, globals): tuples of (class, stamp), of (function, code, defaults,
  * kwdefaults) and of (namespace, name, value), as they were when they were compared. Replaces what
  * an earlier call has set, or leaves it alone: 0 or -1. */

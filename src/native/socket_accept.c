@@ -373,14 +373,12 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 int
 cbase_socket_accept_init(cbase_state *st)
 {
-    st->sockets = PyMem_Calloc(1, sizeof(*st->sockets));
+    st->sockets = cbase_state_new(sizeof(*st->sockets));
     if (st->sockets == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
-    st->sockets->comparison.needed = "gevent.server";
-    st->sockets->comparison.module = "gevent_cbase._native.sockets";
-    cbase_premises_register(st, &st->sockets->comparison);
+    cbase_premises_register(st, &st->sockets->comparison, "gevent.server",
+                            "gevent_cbase._native.sockets");
     return 0;
 }
 

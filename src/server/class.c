@@ -472,9 +472,8 @@ cbase_class_create(PyObject *module, cbase_state *st)
     PyObject *doc, *namespace;
     PyTypeObject *type;
 
-    st->class = PyMem_Calloc(1, sizeof(*st->class));
+    st->class = cbase_state_new(sizeof(*st->class));
     if (st->class == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
     namespace = new_namespace(st);

@@ -266,9 +266,8 @@ start_over(PyObject *module, PyObject *all)
 int
 cbase_counters_init(PyObject *module, cbase_state *st)
 {
-    st->counters = PyMem_Calloc(1, sizeof(*st->counters));
+    st->counters = cbase_state_new(sizeof(*st->counters));
     if (st->counters == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
     st->counters->forget = cbase_object_attr(module, "_stats_forget");

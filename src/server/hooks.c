@@ -216,9 +216,8 @@ cbase_hooks_init(cbase_state *st)
         [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,   [SOCKET] = st->s_socket,
     };
 
-    st->hooks = PyMem_Calloc(1, sizeof(*st->hooks));
+    st->hooks = cbase_state_new(sizeof(*st->hooks));
     if (st->hooks == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
     memcpy(st->hooks->names, names, sizeof(names));

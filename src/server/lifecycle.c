@@ -438,12 +438,8 @@ CBASE_METHOD(server_exit)
 int
 cbase_lifecycle_init(cbase_state *st)
 {
-    st->lifecycle = PyMem_Calloc(1, sizeof(*st->lifecycle));
-    if (st->lifecycle == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
+    st->lifecycle = cbase_state_new(sizeof(*st->lifecycle));
+    return st->lifecycle == NULL ? -1 : 0;
 }
 
 PyMethodDef cbase_lifecycle_methods[] = {
