@@ -39,12 +39,12 @@ def _of_part(step, part, path, digests, snapshot):
     try:
         code = premises.code_of(snapshot[path])
     except (AttributeError, ImportError, KeyError) as ex:
-        yield '%s: gevent has no %s: %s\n%s' % (step, part, _told(ex), CHANGE)
+        yield '%s: gevent has no %s: %s\n%s' % (step, part, premises.told(ex), CHANGE)
         return
     try:
         digest = premises.digest(code)
     except (OSError, TypeError) as ex:
-        yield '%s: gevent has no source of %s: %s\n%s' % (step, part, _told(ex), STAYS_OFF)
+        yield '%s: gevent has no source of %s: %s\n%s' % (step, part, premises.told(ex), STAYS_OFF)
         return
     if digest not in digests.split():
         yield '%s: gevent has another %s: %s, line %d\n%s\n\n%s' % (
@@ -58,7 +58,8 @@ def _of_classes(step, texts):
         for text in texts:
             yield '%s: %s\n%s' % (step, text, CHANGE)
     except (AttributeError, ImportError, KeyError) as ex:
-        yield '%s: the classes of gevent cannot be compared: %s\n%s' % (step, _told(ex), CHANGE)
+        yield '%s: the classes of gevent cannot be compared: %s\n%s' % (
+            step, premises.told(ex), CHANGE)
 
 
 def _newer(path):
@@ -72,10 +73,6 @@ def _entry(part, digests):
     """As it is in known.py."""
     lines = ['%s ' % digest for digest in digests[:-1]] + digests[-1:]
     return '    %r:\n%s,\n' % (part, '\n'.join('        %r' % line for line in lines))
-
-
-def _told(ex):
-    return '%s: %s' % (type(ex).__name__, ex)
 
 
 def main():

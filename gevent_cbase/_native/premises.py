@@ -109,4 +109,9 @@ def why_off(prepare):
     try:
         return prepare()
     except Exception as ex:
-        return '%s: %s' % (type(ex).__name__, ex)
+        return told(ex)
+
+
+def told(ex):
+    """An exception as text."""
+    return '%s: %s' % (type(ex).__name__, ex)
