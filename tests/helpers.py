@@ -1,5 +1,6 @@
 """Small clients, waits and stand-ins shared by the tests."""
 import contextlib
+import glob
 import importlib.util
 import os
 import socket as native
@@ -17,6 +18,19 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
 #: any free port of the loopback interface
 LOOPBACK = ('127.0.0.1', 0)
+
+
+def text_of(name):
+    """A file of the source tree."""
+    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+        return file.read()
+
+
+def c_sources(pattern='*.[ch]'):
+    """Yield (path in src/, text) of the extension's files."""
+    folder = os.path.join(ROOT, 'src')
+    for path in sorted(glob.glob(os.path.join(folder, '**', pattern), recursive=True)):
+        yield os.path.relpath(path, folder).replace(os.sep, '/'), text_of(path)
 
 
 def until(condition, limit=8):
@@ -101,7 +115,7 @@ def handler(*args):
 
 
 def raising(error):
-    """A function that raises *error*, whatever it is called with."""
+    """A function that raises *error*, an exception or its class, whatever it is called with."""
     def function(*args, **kwargs):
         raise error
     return function

@@ -24,18 +24,13 @@ import gevent_cbase
 from gevent_cbase import datastack
 from gevent_cbase._native import known
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import ROOT, child_environ, reserved_port
+from helpers import ROOT, child_environ, reserved_port, text_of
 
 DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst']
 LIMIT = 100
 
 if not os.path.exists(os.path.join(ROOT, 'README.rst')):
     pytest.fail('these tests need the source tree')
-
-
-def text_of(name):
-    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
-        return file.read()
 
 
 def blocks(document):

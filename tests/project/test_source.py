@@ -1,13 +1,9 @@
 """What CONTRIBUTING says of borrowed references, as far as the text of the C code shows it."""
-import glob
-import os
 import re
 
 import pytest
 
-from helpers import ROOT
-
-SRC = os.path.join(ROOT, 'src')
+from helpers import c_sources
 
 #: what gives a reference that belongs to somebody else
 BORROWING = (r'PyDict_GetItem\w*|PyTuple_GET_ITEM|PyTuple_GetItem|PyList_GET_ITEM|PyList_GetItem|'
@@ -18,14 +14,8 @@ BORROWING = (r'PyDict_GetItem\w*|PyTuple_GET_ITEM|PyTuple_GetItem|PyList_GET_ITE
 KEPT = re.compile(r'[\w\]]\s*=\s*(?:[^=;]*\?\s*)?(?:\([\w ]+\*\))?(?:%s)\(' % BORROWING)
 
 #: what is noted for later, and the files that know it: all others get references of their own
-NOTED = {r'\bcbase_hook_slot\b.*->|->in_class\b|\bhook_slots\[': {'hooks.c'},
-         r'\bmemo->': {'memo.c'}}
-
-
-def sources():
-    for path in sorted(glob.glob(os.path.join(SRC, '**', '*.[ch]'), recursive=True)):
-        with open(path, encoding='utf-8') as file:
-            yield os.path.basename(path), file.read()
+NOTED = {r'\bhook_slot\b|->in_class\b|->slots\b': {'server/hooks.c'},
+         r'\bmemo->': {'python/memo.c'}}
 
 
 def unmarked(text):
@@ -50,7 +40,7 @@ def test_what_is_looked_for(line, kept):
 
 
 def test_borrowed_references_are_marked():
-    found = {name: unmarked(text) for name, text in sources()}
+    found = {name: unmarked(text) for name, text in c_sources()}
     assert len(found) > 20
     assert {name: lines for name, lines in found.items() if lines} == {}
 
@@ -58,4 +48,4 @@ def test_borrowed_references_are_marked():
 def test_what_is_noted_is_known_to_one_file():
     """Slots and memos own nothing, so that nobody else may hold a pointer out of them."""
     for pattern, files in NOTED.items():
-        assert {name for name, text in sources() if re.search(pattern, text)} == files
+        assert {name for name, text in c_sources() if re.search(pattern, text)} == files

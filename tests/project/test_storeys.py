@@ -1,5 +1,4 @@
 """The storeys of the C code: a lower one never reaches up, in includes and in what is linked."""
-import glob
 import os
 import re
 import subprocess
@@ -7,7 +6,7 @@ import sysconfig
 
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, c_sources
 
 SRC = os.path.join(ROOT, 'src')
 
@@ -39,12 +38,6 @@ STATE = {'PyModule_GetState', 'PyType_GetModuleState', 'PyState_FindModule'}
 def storey(path):
     """The folder of a file, or on the ground its name."""
     return path.partition('/')[0]
-
-
-def sources(pattern):
-    for path in sorted(glob.glob(os.path.join(SRC, '**', pattern), recursive=True)):
-        with open(path, encoding='utf-8') as file:
-            yield os.path.relpath(path, SRC).replace(os.sep, '/'), file.read()
 
 
 def forbidden_includes(path, text):
@@ -111,12 +104,12 @@ def compiled(files, folder):
 
 @pytest.fixture(scope='module')
 def objects(tmp_path_factory):
-    files = {name: os.path.join(SRC, name) for name, _ in sources('*.c')}
+    files = {name: os.path.join(SRC, name) for name, _ in c_sources('*.c')}
     return compiled(files, str(tmp_path_factory.mktemp('objects')))
 
 
 def test_includes():
-    found = {path: forbidden_includes(path, text) for path, text in sources('*.[ch]')}
+    found = {path: forbidden_includes(path, text) for path, text in c_sources()}
     assert len(found) > 30
     assert {path: names for path, names in found.items() if names} == {}
 
@@ -170,7 +163,7 @@ def test_no_circles(objects):
 
 def test_first_comments():
     """Each file says what it is for; each source, also what it does not know."""
-    for path, text in sources('*.[ch]'):
+    for path, text in c_sources():
         comment = re.match(r'/\*(.*?)\*/', text, re.S)
         assert comment, path
         if path.endswith('.c') and path != 'module.c':
@@ -180,7 +173,7 @@ def test_first_comments():
 
 def test_cautions():
     """Who leans on what nobody promises names the test that watches it."""
-    found = [(path, comment) for path, text in sources('*.[ch]')
+    found = [(path, comment) for path, text in c_sources()
              for comment in re.findall(r'/\*.*?\*/', text, re.S) if 'CAUTION' in comment]
     assert len(found) >= 10
     for path, comment in found:

@@ -1,5 +1,4 @@
 """What those who carry on read and use: is it true of the tree?"""
-import ast
 import os
 import re
 import xml.etree.ElementTree
@@ -7,18 +6,10 @@ import xml.etree.ElementTree
 import pytest
 
 import gevent_cbase
+from gevent_cbase._native.paths import FAST_PATHS
+from helpers import ROOT, text_of
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TEMPLATES = ['.github/ISSUE_TEMPLATE/%s.md' % name for name in ('bug', 'difference', 'speed')]
-
-
-def text_of(name):
-    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
-        return file.read()
-
-
-def fast_paths():
-    return ast.literal_eval(re.search(r'^FAST_PATHS = (.*)$', text_of('noxfile.py'), re.M)[1])
 
 
 def test_same_tools_before_a_commit():
@@ -69,7 +60,7 @@ def test_issue_templates(name):
 def test_fast_paths_in_the_template():
     text = text_of('.github/ISSUE_TEMPLATE/bug.md')
     (listed,) = re.findall(r'one name: (.*?)\. Which one', text, re.S)
-    assert re.findall(r'`(\w+)`', listed) == fast_paths()
+    assert re.findall(r'`(\w+)`', listed) == list(FAST_PATHS)
 
 
 def test_limit_of_coverage():

@@ -15,7 +15,8 @@ import pytest
 from gevent import socket
 
 from helpers import (
-    LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, printed, shared_library)
+    LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, printed, raising,
+    shared_library)
 
 
 #: for scripts that call install() themselves
@@ -362,20 +363,19 @@ class Outer(Exception):
     """What is handled meanwhile."""
 
 
+def frail(impl, hook):
+    """A class of servers on which this hook fails."""
+    return type('Frail', (impl.BaseServer,), {hook: raising(LookupError)})
+
+
 def fail_to_start(impl):
-    class Frail(impl.BaseServer):
-        def init_socket(self):
-            raise LookupError
     with pytest.raises(LookupError):
-        Frail(LOOPBACK, print).start()
+        frail(impl, 'init_socket')(LOOPBACK, print).start()
 
 
 def fail_to_accept(impl):
-    class Frail(impl.BaseServer):
-        def start_accepting(self):
-            raise LookupError
     with pytest.raises(LookupError):
-        Frail(FakeListener(), print).start()
+        frail(impl, 'start_accepting')(FakeListener(), print).start()
 
 
 def fail_to_parse(impl):
@@ -384,19 +384,13 @@ def fail_to_parse(impl):
 
 
 def fail_to_make(impl):
-    class Frail(impl.BaseServer):
-        def set_spawn(self, spawn):
-            raise LookupError
     with pytest.raises(LookupError):
-        Frail(FakeListener(), print)
+        frail(impl, 'set_spawn')(FakeListener(), print)
 
 
 def fail_to_close(impl):
-    class Frail(impl.BaseServer):
-        def stop_accepting(self):
-            raise LookupError
     with pytest.raises(LookupError):
-        Frail(FakeListener(), print).close()
+        frail(impl, 'stop_accepting')(FakeListener(), print).close()
 
 
 def fail_to_read(impl):
@@ -407,9 +401,7 @@ def fail_to_read(impl):
 
 
 def fail_to_handle(impl):
-    def spawn(*args):
-        raise LookupError
-    server = by_hand(impl, [(1,)], spawn=spawn)
+    server = by_hand(impl, [(1,)], spawn=raising(LookupError))
     server._do_read()
     (_, kind, value), = server.loop.errors
     assert kind is LookupError and type(value.__context__) is Outer
