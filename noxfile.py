@@ -242,6 +242,7 @@ def coverage(session):
     session.install('gcovr>=8', 'coverage>=7.10')
     work = os.path.abspath(session.create_tmp())
     shutil.rmtree(work)
+    del session.env['TMPDIR']  # the path of a UNIX socket may not be that long
     tree, objects = copied(os.path.join(work, 'tree')), os.path.join(work, 'objects')
     dump = os.path.join(work, 'dump.o')
     session.chdir(tree)

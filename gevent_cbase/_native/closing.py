@@ -38,16 +38,23 @@ def want(everywhere):
     _everywhere = everywhere
 
 
+def as_written(noted):
+    """The function as it was noted(), see premises; with its own code, if it has what it is given.
+    """
+    if _given is not None and getattr(noted, 'code', None) is _given:
+        return noted._replace(code=_own)
+    return noted
+
+
 def take_over(noted):
     """Have calls of a function, which is gevent's, run in C.
 
-    It was compared as it was noted(), see premises. Returns how it has to be noted now.
+    It was compared as it was noted, as_written(). Returns how it has to be noted now.
     """
-    close, code, *defaults = noted
-    _cbase._close_take_over(close)
+    _cbase._close_take_over(noted.function)
     if sys.version_info[:2] == (3, 11):
-        code = _give_code(close, code)
-    return (close, code, *defaults)
+        return noted._replace(code=_give_code(noted.function, noted.code))
+    return noted
 
 
 def give_back():
@@ -61,8 +68,6 @@ def give_back():
 def _give_code(close, code):
     """Exchange *code* of the function, and return what it has now."""
     global _function, _own, _given, _unknown
-    if code is _given:
-        return code
     if code is not _own:
         try:
             _given = beginning_with(_cbase._CloseMark(), code)

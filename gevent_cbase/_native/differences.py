@@ -5,58 +5,61 @@
 prints them, each with what to do, and for known.py what to paste. The exit status is 0 if there is
 none, otherwise 1.
 """
-import inspect
 import sys
 
 import gevent
 import greenlet
 
-from gevent_cbase._native import greenlets, known, pools, premises, sockets
+from gevent_cbase._native import digests, greenlets, known, pools, premises, sockets
 
-#: the native steps, by the name of their digests in known.py
-STEPS = {'SOCKETS': sockets, 'POOLS': pools, 'GREENLETS': greenlets}
+#: the native steps, by the name of their fast path
+STEPS = {'sockets': sockets, 'pools': pools, 'greenlets': greenlets}
 
 CHANGE = 'The step has to be changed.'
-STAYS_OFF = 'The step stays off: there is nothing to compare.'
 PASTE = 'put this in the place of what is there:'
 
 
 def differences():
     """Yield a text for each."""
-    snapshot = premises.Snapshot()
+    snapshot = sockets.new_snapshot()
     for name, step in STEPS.items():
-        digests = getattr(known, name)
-        for part, path in step.PARTS.items():
-            yield from _of_part(name, part, path, digests.get(part, ''), snapshot)
-        yield from _of_classes(name, step.class_differences(snapshot))
+        parts = yield from _of_parts(name, step.PARTS, snapshot)
+        if digests.VERSION in known.CODE and parts is not None:
+            yield from _of_step(name, step.differences(parts, snapshot), parts)
+    if digests.VERSION not in known.CODE:
+        yield ('CODE: CPython %s is not known\nPut this in known.py:\n\n%s' % (
+            digests.VERSION, _block(snapshot)))
     for path in known.NEWEST:
         if premises.not_read(path):
             yield _newer(path)
-    yield from _of_classes("NEWEST['watchers']", sockets.watcher_differences(snapshot))
+    yield from _of_step("NEWEST['watchers']", sockets.watcher_differences(snapshot), {})
 
 
-def _of_part(step, part, path, digests, snapshot):
-    try:
-        code = premises.code_of(snapshot[path])
-    except (AttributeError, ImportError, KeyError) as ex:
-        yield '%s: gevent has no %s: %s\n%s' % (step, part, premises.told(ex), CHANGE)
-        return
-    try:
-        digest = premises.digest(code)
-    except (OSError, TypeError) as ex:
-        yield '%s: gevent has no source of %s: %s\n%s' % (step, part, premises.told(ex), STAYS_OFF)
-        return
-    if digest not in digests.split():
-        yield '%s: gevent has another %s: %s, line %d\n%s\n\n%s' % (
-            step, part, inspect.getsourcefile(code), inspect.getsourcelines(code)[1],
-            'Read the change. If the step is right for it as well, ' + PASTE,
-            _entry(part, [*digests.split(), digest]))
+def _of_parts(step, paths, snapshot):
+    """Yield a text for each part that is not there; return the others, or None for a class."""
+    parts = {}
+    for name, path in paths.items():
+        try:
+            parts.update(premises.noted({name: path}, snapshot))
+        except (AttributeError, ImportError, KeyError) as ex:
+            yield '%s: gevent has no %s: %s\n%s' % (step, name, premises.told(ex), CHANGE)
+    return parts
 
 
-def _of_classes(step, texts):
+def _of_step(step, texts, parts):
+    """Yield them with the name of the step, and what to do."""
+    unknown = {'gevent has another %s' % name: name for name, part in parts.items()
+               if not premises.is_known(name, part)}
     try:
         for text in texts:
-            yield '%s: %s\n%s' % (step, text, CHANGE)
+            part = parts.get(unknown.get(text))
+            if type(part) is premises.Part:
+                yield '%s: %s: %s, line %d\nRead the change. If the step is right for it as ' \
+                    'well, %s\n\n%s' % (step, text, part.code.co_filename,
+                                        part.code.co_firstlineno, PASTE,
+                                        _entry(unknown[text], part))
+            else:
+                yield '%s: %s\n%s' % (step, text, CHANGE)
     except (AttributeError, ImportError, KeyError) as ex:
         yield '%s: the classes of gevent cannot be compared: %s\n%s' % (
             step, premises.told(ex), CHANGE)
@@ -69,17 +72,26 @@ def _newer(path):
         path, '.'.join(map(str, premises.release())))
 
 
-def _entry(part, digests):
-    """As it is in known.py."""
-    lines = ['%s ' % digest for digest in digests[:-1]] + digests[-1:]
-    return '    %r:\n%s,\n' % (part, '\n'.join('        %r' % line for line in lines))
+def _entry(name, part):
+    """As it is in known.CODE, under this CPython."""
+    return '        %r: %r,\n' % (name, ' '.join(
+        [*premises.digests_of(name), digests.digest(part.code)]))
+
+
+def _block(snapshot):
+    """What known.CODE has for a CPython."""
+    entries = []
+    for step in STEPS.values():
+        for name, part in premises.noted(step.PARTS, snapshot).items():
+            entries.append(_entry(name, part))
+    return '    %r: {\n%s    },\n' % (digests.VERSION, ''.join(entries))
 
 
 def main():
     """Print them all; return the exit status."""
     found = list(differences())
-    print('gevent %s, greenlet %s, compared with %s\n' % (
-        gevent.__version__, greenlet.__version__, known.__file__))
+    print('gevent %s, greenlet %s, CPython %s, compared with %s\n' % (
+        gevent.__version__, greenlet.__version__, digests.VERSION, known.__file__))
     for text in found:
         print(text.rstrip('\n') + '\n')
     if found:

@@ -2,7 +2,7 @@
 import types
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import known, premises, switches
+from gevent_cbase._native import premises, switches
 
 #: where the parts of gevent are that spawning a Greenlet stands for, and spawn_raw()
 SPAWN = {
@@ -32,7 +32,6 @@ def prepare():
 def _prepare():
     from greenlet import getcurrent, greenlet
 
-    from gevent import _hub_local, hub
     if premises.not_read('greenlets'):
         return 'gevent may make them in another way'
     snapshot = premises.Snapshot()
@@ -44,23 +43,19 @@ def _prepare():
     parts = premises.noted(PARTS, snapshot)
     if not config.track_greenlet_tree:
         return 'GEVENT_TRACK_GREENLET_TREE is off'
-    reason = (premises.difference(parts, known.GREENLETS)
-              or next(class_differences(snapshot), None))
+    reason = next(differences(parts, snapshot), None)
     if reason is not None:
         return reason
     fresh = Greenlet.__new__(Greenlet)
     if fresh.parent is not getcurrent():
         return 'greenlets are born with another parent'
-    names = vars(hub)
-    get_hub = _hub_local.get_hub_noargs
     _cbase._greenlets_prepare(
-        spawn=(stamps, tuple(parts[name] for name in SPAWN), ()),
-        raw=(stamps, tuple(parts.values()),
-             ((names, '_get_hub_noargs', get_hub), (names, 'GEVENT_CONFIG', config),
-              (names, 'TrackedRawGreenlet', raw_class))),
+        spawn=premises.given(stamps, (parts[name] for name in SPAWN)),
+        raw=premises.given(stamps, parts.values()),
         made=Greenlet(_prepare), fresh=fresh,
-        limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn, get_hub=get_hub,
-        getcurrent=getcurrent, config=config, setting=setting, spawn_raw=parts['spawn_raw'][0],
+        limit=Greenlet.spawning_stack_limit, method=Greenlet.spawn,
+        get_hub=snapshot['gevent._hub_local:get_hub_noargs'], getcurrent=getcurrent,
+        config=config, setting=setting, spawn_raw=parts['spawn_raw'].function,
         raw_class=raw_class, run=vars(greenlet)['run'], parent=vars(greenlet)['parent'],
         switch_method=vars(greenlet)['switch'],
         loop=vars(_greenlet_primitives.SwitchOutGreenletWithLoop)['loop'],
@@ -79,7 +74,13 @@ def _in_python(cls):
     return isinstance(cls.spawn.__func__, types.FunctionType)
 
 
-def class_differences(snapshot):
+def differences(parts, snapshot):
+    """Yield what is not as the steps need it, each as text."""
+    yield from premises.differences(parts, snapshot)
+    yield from class_differences(parts, snapshot)
+
+
+def class_differences(parts, snapshot):
     """Yield what is not as the steps need it besides the parts, each as text."""
     from greenlet import greenlet
     Greenlet, raw_class, config, setting = _objects(snapshot)
@@ -98,3 +99,5 @@ def class_differences(snapshot):
             yield '%s.%s is no ordinary attribute' % (cls.__name__, name)
     yield from premises.not_plain(type(config), object, ('__getattribute__',))
     yield from premises.not_plain(type(setting), object)
+    yield from premises.not_known(type(config), parts, ('loop',))
+    yield from premises.not_known(type(setting), parts, ('validate', '_default', 'value'))

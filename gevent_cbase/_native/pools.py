@@ -1,6 +1,6 @@
 """The native steps of pools: are they what the installed gevent does? See premises."""
 from gevent_cbase import _cbase
-from gevent_cbase._native import known, premises, switches
+from gevent_cbase._native import premises, switches
 
 #: where the parts of gevent are that full() stands for, and spawn()
 FULL = {
@@ -32,30 +32,33 @@ def prepare():
 
 
 def _prepare():
-    from gevent import pool
     snapshot = premises.Snapshot()
-    cls, group = snapshot['gevent.pool:Pool'], snapshot['gevent.pool:Group']
+    cls = snapshot['gevent.pool:Pool']
     stamps = premises.stamps(cls)
     parts = premises.noted(PARTS, snapshot)
-    reason = (premises.difference(parts, known.POOLS)
-              or next(class_differences(snapshot), None))
-    if reason is None and parts['Pool.add'][2] != (True, None):
-        reason = 'gevent has other defaults of Pool.add'
+    reason = next(differences(parts, snapshot), None)
     if reason is None:
-        names = vars(pool)
         _cbase._pool_prepare(
-            full=(stamps, tuple(parts[name] for name in FULL), ()),
-            spawn=(stamps, tuple(parts[name] for name in SPAWN),
-                   ((names, 'Group', group), (names, 'PoolFull', pool.PoolFull))),
-            cls=cls, full_function=parts['Pool.full'][0], spawn_function=parts['Group.spawn'][0],
-            discard_function=cls._discard,
-            PoolFull=pool.PoolFull)
+            full=premises.given(stamps, (parts[name] for name in FULL)),
+            spawn=premises.given(stamps, (parts[name] for name in SPAWN)),
+            cls=cls, full_function=parts['Pool.full'].function,
+            spawn_function=parts['Group.spawn'].function,
+            discard_function=cls._discard, PoolFull=snapshot['gevent.pool:PoolFull'])
     return reason
 
 
-def class_differences(snapshot):
+def differences(parts, snapshot):
+    """Yield what is not as the steps need it, each as text."""
+    yield from premises.differences(parts, snapshot)
+    yield from class_differences(parts, snapshot)
+
+
+def class_differences(parts, snapshot):
     """Yield what is not as the steps need it besides the parts, each as text."""
     cls, group = snapshot['gevent.pool:Pool'], snapshot['gevent.pool:Group']
     yield from premises.not_plain(cls, object)
+    yield from premises.not_known(cls, parts, ('greenlet_class', '_discard'))  # as they are
+    if not issubclass(snapshot['gevent.pool:PoolFull'], BaseException):
+        yield 'gevent.pool.PoolFull is no exception'
     if group not in cls.__mro__:
         yield 'gevent.pool.Pool is no gevent.pool.Group'  # and nobody watches what it is

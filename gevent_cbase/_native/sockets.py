@@ -7,13 +7,16 @@ import types
 import weakref
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import closing, known, premises, switches
+from gevent_cbase._native import closing, premises, switches
 
 #: where the parts of gevent are that accepting stands for, and closing
 ACCEPT = {
     'StreamServer.do_read': 'gevent.server:StreamServer.do_read',
     'socket.__init__': 'gevent._socket3:socket.__init__',
     'SocketMixin.__init__': 'gevent._socketcommon:SocketMixin.__init__',
+    'stdlib.family': 'stdlib:family.fget',
+    'stdlib.type': 'stdlib:type.fget',
+    '_intenum_converter': 'socket:_intenum_converter',
 }
 CLOSE = {
     'StreamServer.do_close': 'gevent.server:StreamServer.do_close',
@@ -25,7 +28,7 @@ CLOSE = {
     '_closedsocket.__init__': 'gevent._socket3:_closedsocket.__init__',
     '_closedsocket.__bool__': 'gevent._socket3:_closedsocket.__bool__',
 }
-PARTS = {**ACCEPT, **CLOSE, '_wrefsocket': 'gevent._socket3:_wrefsocket'}
+PARTS = {**ACCEPT, **CLOSE}
 
 #: what closes watchers
 CLOSE_WATCHER = 'gevent._hub_primitives:WaitOperationsGreenlet.cancel_waits_close_and_then'
@@ -48,55 +51,84 @@ def prepare():
 
 
 def _prepare():
-    import _socket
-
-    from gevent import _socket3, hub, monkey, server
-    snapshot = premises.Snapshot()
-    sock, raw, closed = _classes(snapshot)
-    # the socket class of the standard library may have been patched away
-    classes = sock, raw, closed, monkey.get_original('socket', 'socket'), hub.Hub
+    from gevent import hub
+    snapshot = new_snapshot()
+    classes = *_classes(snapshot), hub.Hub
     stamps = premises.stamps(*classes)
-    parts = premises.noted(PARTS, snapshot)
-    reason = (premises.difference(parts, known.SOCKETS)
-              or next(class_differences(snapshot), None))
+    noted = premises.noted(PARTS, snapshot)
+    parts = {**noted, 'socket.close': closing.as_written(noted['socket.close'])}
+    reason = next(differences(parts, snapshot), None)
     if reason is not None:
         return reason
-    if not _layout_is_known(raw):
+    if not _layout_is_known(classes[1]):
         return 'unknown layout of socket objects'
-    if closing.off() is None:
-        parts['socket.close'] = closing.take_over(parts['socket.close'])
-    names = vars(_socket3)
+    parts['socket.close'] = (closing.take_over(parts['socket.close']) if closing.off() is None
+                             else noted['socket.close'])
     loop_class, io_class = _watcher_classes()
     _cbase._stream_prepare(
-        accept=(stamps, tuple(parts[name] for name in ACCEPT),
-                ((vars(server), 'GeventSocket', sock),
-                 (names, 'get_hub', names['get_hub']),
-                 (vars(_socket), 'getdefaulttimeout', _socket.getdefaulttimeout))),
-        close=(stamps, tuple(parts[name] for name in CLOSE), ((names, '_closedsocket', closed),)),
+        accept=premises.given(stamps, (parts[name] for name in ACCEPT)),
+        close=premises.given(stamps, (parts[name] for name in CLOSE)),
         classes=classes, loop_class=loop_class, io_class=io_class,
-        do_read=parts['StreamServer.do_read'][0], do_close=parts['StreamServer.do_close'][0],
-        get_hub=names['get_hub'], getdefaulttimeout=_socket.getdefaulttimeout,
-        cancelled=parts['SocketMixin._drop_events_and_close'][2][1],
+        do_read=parts['StreamServer.do_read'].function,
+        do_close=parts['StreamServer.do_close'].function,
+        get_hub=_read(parts['socket.__init__'], 'get_hub'),
+        getdefaulttimeout=_read(parts['socket.__init__'], 'getdefaulttimeout'),
+        cancelled=parts['SocketMixin._drop_events_and_close'].defaults[1],
         close_later=_close_later, failed=do_read)
     return None
 
 
+def new_snapshot():
+    """A Snapshot that has the socket class of the standard library, which may have been patched
+    away, as ``stdlib``.
+    """
+    from gevent import monkey
+    snapshot = premises.Snapshot()
+    snapshot['stdlib'] = monkey.get_original('socket', 'socket')
+    return snapshot
+
+
+def _read(part, name):
+    """What a noted part reads by this name."""
+    return next(value for _, read, *values in part.reads if read == name for value in values)
+
+
 def _classes(snapshot):
-    """The class of gevent's sockets, of the socket inside, and of what closed ones have there."""
+    """The class of gevent's sockets, of the socket inside, and of what closed ones have there;
+    and that of the standard library.
+    """
     return (snapshot['gevent._socket3:socket'], snapshot['gevent._socket3:_wrefsocket'],
-            snapshot['gevent._socket3:_closedsocket'])
+            snapshot['gevent._socket3:_closedsocket'], snapshot['stdlib'])
 
 
-def class_differences(snapshot):
+def differences(parts, snapshot):
+    """Yield what is not as the steps need it, each as text."""
+    yield from premises.differences(parts, snapshot)
+    yield from class_differences(parts, snapshot)
+
+
+def class_differences(parts, snapshot):
     """Yield what is not as the steps need it besides the parts, each as text."""
     import _socket
-    sock, raw, closed = _classes(snapshot)
+    sock, raw, closed, stdlib = _classes(snapshot)
     yield from premises.not_plain(sock, object)
     yield from premises.not_plain(closed, object)
-    yield from premises.not_plain(raw, _socket.socket, premises.PLAIN + (
-        '__init__', '_accept', 'close', 'fileno', 'setblocking'))
+    yield from premises.not_plain(raw, _socket.socket, (*premises.PLAIN, '__init__'))
+    yield from premises.not_plain(stdlib, _socket.socket, ('__getattribute__',))
+    yield from premises.not_known(sock, _of(parts, 'socket', 'SocketMixin'), READ_OF_RAW)
+    yield from premises.not_known(raw, parts)
+    yield from premises.not_known(closed, _of(parts, '_closedsocket'))
+    yield from premises.not_known(stdlib, _of(parts, 'StreamServer', 'stdlib'), ('close',))
     if sock._gevent_sock_class is not raw:
         yield 'gevent makes other sockets'
+
+
+#: what gevent's sockets read of the socket inside, and what is compared in another way
+READ_OF_RAW = ('family', 'type', 'proto', 'fileno', 'setblocking', '_gevent_sock_class')
+
+
+def _of(parts, *owners):
+    return {name: part for name, part in parts.items() if name.partition('.')[0] in owners}
 
 
 def why_closing_off():

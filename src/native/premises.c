@@ -1,5 +1,5 @@
 /* What a native step takes for granted: that certain classes and Python functions of gevent, and
- * what is found under certain global names, are what they were when they were compared.
+ * what these read by a name, are what they were when they were compared.
  *
  * The comparison itself is made in Python, by prepare() of the module that belongs to the step. It
  * may run anything and may fail, and gevent may change while it runs. So what it has compared is
@@ -51,22 +51,55 @@ take_functions(cbase_premises *p, PyObject *functions)
     return 0;
 }
 
+/* Whether a tuple has (name, value) or (name,), many times. */
 static int
-take_globals(cbase_premises *p, PyObject *globals)
+check_names(PyObject *names)
 {
-    if (take_count(globals, CBASE_GLOBALS, &p->globals) < 0) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name, *value, *item = PyTuple_GET_ITEM(names, i); // borrowed
+        if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "U|O", &name, &value)) {
+            PyErr_SetString(PyExc_TypeError, "names and their values are required");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+take_namespaces(cbase_premises *p, PyObject *namespaces)
+{
+    if (take_count(namespaces, CBASE_NAMESPACES, &p->namespaces) < 0) {
         return -1;
     }
-    for (Py_ssize_t i = 0; i < p->globals; i++) {
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(globals, i), "O!OO", &PyDict_Type,
-                              &p->global[i].namespace, &p->global[i].name, &p->global[i].value))
+    for (Py_ssize_t i = 0; i < p->namespaces; i++) {
+        PyObject *dict, *names;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(namespaces, i), "O!O!", &PyDict_Type, &dict,
+                              &PyTuple_Type, &names)
+            || check_names(names) < 0)
         {
             return -1;
         }
-        PyObject *namespace = p->global[i].namespace;
-        p->global[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, NULL, namespace);
-        p->global[i].stamp =
-            cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, namespace) - 1; // not looked at yet
+        p->namespace[i].dict = dict;
+        p->namespace[i].names = names;
+        p->namespace[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, NULL, dict);
+        p->namespace[i].stamp =
+            cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict) - 1; // not looked at yet
+    }
+    return 0;
+}
+
+static int
+take_cells(cbase_premises *p, PyObject *cells)
+{
+    if (take_count(cells, CBASE_CELLS, &p->cells) < 0) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < p->cells; i++) {
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(cells, i), "O!O", &PyCell_Type, &p->cell[i].object,
+                              &p->cell[i].contents))
+        {
+            return -1;
+        }
     }
     return 0;
 }
@@ -107,33 +140,50 @@ has_same_functions(const cbase_premises *one, const cbase_premises *other)
            && memcmp(one->function, other->function, sizeof(one->function)) == 0;
 }
 
+/* Whether two tuples have the same names and values, the very same objects. */
 static int
-has_same_names(const cbase_premises *one, const cbase_premises *other)
+are_same_names(PyObject *one, PyObject *other)
 {
-    if (one->globals != other->globals) {
-        return 0;
+    int same = PyTuple_GET_SIZE(one) == PyTuple_GET_SIZE(other);
+
+    for (Py_ssize_t i = 0; same && i < PyTuple_GET_SIZE(one); i++) {
+        PyObject *a = PyTuple_GET_ITEM(one, i);   // borrowed
+        PyObject *b = PyTuple_GET_ITEM(other, i); // borrowed
+        Py_ssize_t size = PyTuple_GET_SIZE(a);
+        same = size == PyTuple_GET_SIZE(b) && PyTuple_GET_ITEM(a, 0) == PyTuple_GET_ITEM(b, 0)
+               && PyTuple_GET_ITEM(a, size - 1) == PyTuple_GET_ITEM(b, size - 1);
     }
-    for (Py_ssize_t i = 0; i < one->globals; i++) {
-        if (one->global[i].namespace != other->global[i].namespace
-            || one->global[i].name != other->global[i].name
-            || one->global[i].value != other->global[i].value)
-        {
-            return 0;
-        }
+    return same;
+}
+
+static int
+has_same_namespaces(const cbase_premises *one, const cbase_premises *other)
+{
+    int same = one->namespaces == other->namespaces;
+
+    for (Py_ssize_t i = 0; same && i < one->namespaces; i++) {
+        same = one->namespace[i].dict == other->namespace[i].dict
+               && are_same_names(one->namespace[i].names, other->namespace[i].names);
     }
-    return 1;
+    return same;
+}
+
+static int
+has_same_cells(const cbase_premises *one, const cbase_premises *other)
+{
+    return one->cells == other->cells && memcmp(one->cell, other->cell, sizeof(one->cell)) == 0;
 }
 
 int
 cbase_premises_set(cbase_premises *premises, PyObject *given)
 {
     cbase_premises p = {0};
-    PyObject *classes, *functions, *globals;
+    PyObject *classes, *functions, *namespaces, *cells;
 
-    if (!PyArg_ParseTuple(given, "O!O!O!", &PyTuple_Type, &classes, &PyTuple_Type, &functions,
-                          &PyTuple_Type, &globals)
-        || take_functions(&p, functions) < 0 || take_globals(&p, globals) < 0
-        || take_classes(&p, classes) < 0)
+    if (!PyArg_ParseTuple(given, "O!O!O!O!", &PyTuple_Type, &classes, &PyTuple_Type, &functions,
+                          &PyTuple_Type, &namespaces, &PyTuple_Type, &cells)
+        || take_functions(&p, functions) < 0 || take_namespaces(&p, namespaces) < 0
+        || take_cells(&p, cells) < 0 || take_classes(&p, classes) < 0)
     {
         return -1;
     }
@@ -151,8 +201,16 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
             Py_INCREF(p.class[i]);
         }
     }
-    if (!has_same_names(&p, premises)) {
-        Py_INCREF(globals);
+    if (has_same_namespaces(&p, premises)) {
+        for (Py_ssize_t i = 0; i < p.namespaces; i++) {
+            p.namespace[i].names = premises->namespace[i].names; // which are owned
+        }
+    }
+    else {
+        Py_INCREF(namespaces);
+    }
+    if (!has_same_cells(&p, premises)) {
+        Py_INCREF(cells);
     }
     *premises = p;
     return 0;
@@ -294,23 +352,51 @@ same_functions(const cbase_premises *p)
 }
 
 static int
-same_globals(cbase_premises *p)
+same_cells(const cbase_premises *p)
 {
-    for (Py_ssize_t i = 0; i < p->globals; i++) {
-        PyObject *namespace = p->global[i].namespace, *name = p->global[i].name;
-        uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, namespace);
-        if (p->global[i].watched && p->global[i].stamp == stamp) {
-            continue;
+    for (Py_ssize_t i = 0; i < p->cells; i++) {
+        if (PyCell_GET(p->cell[i].object) != p->cell[i].contents) {
+            return 0;
         }
-        PyObject *value = PyDict_GetItemWithError(namespace, name); // borrowed, compared only
-        if (value != p->global[i].value) {
+    }
+    return 1;
+}
+
+/* Whether each of the names, which are kept for good, has its value in the dict. A key may run
+ * anything when it is compared. */
+static int
+has_values(PyObject *dict, PyObject *names)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *item = PyTuple_GET_ITEM(names, i); // borrowed: (name, value) or (name,)
+        PyObject *expected =                         // borrowed
+            PyTuple_GET_SIZE(item) == 2 ? PyTuple_GET_ITEM(item, 1) : NULL;
+        PyObject *value = // borrowed, compared only
+            PyDict_GetItemWithError(dict, PyTuple_GET_ITEM(item, 0));
+        if (value != expected || PyErr_Occurred()) {
             PyErr_Clear();
             return 0;
         }
-        if (namespace == p->global[i].namespace && name == p->global[i].name
-            && !cbase_dict_stamp_is_shared(namespace))
+    }
+    return 1;
+}
+
+static int
+same_namespaces(cbase_premises *p)
+{
+    for (Py_ssize_t i = 0; i < p->namespaces; i++) {
+        PyObject *dict = p->namespace[i].dict, *names = p->namespace[i].names;
+        uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
+        if (p->namespace[i].watched && p->namespace[i].stamp == stamp) {
+            continue;
+        }
+        if (!has_values(dict, names)) {
+            return 0;
+        }
+        if (dict == p->namespace[i].dict && names == p->namespace[i].names
+            && !cbase_dict_stamp_is_shared(dict))
         {
-            p->global[i].stamp = stamp;
+            p->namespace[i].stamp = stamp;
         }
     }
     return 1;
@@ -378,7 +464,7 @@ cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_compariso
             return again;
         }
     }
-    return same_functions(p) && same_globals(p);
+    return same_functions(p) && same_cells(p) && same_namespaces(p);
 }
 
 /* ---- for the modules in Python ---- */

@@ -4,13 +4,14 @@
 
 #include "native/native.h"
 
-#define CBASE_CLASSES   5
-#define CBASE_FUNCTIONS 8
-#define CBASE_GLOBALS   4
+#define CBASE_CLASSES    5
+#define CBASE_FUNCTIONS  8
+#define CBASE_NAMESPACES 8
+#define CBASE_CELLS      4
 
 /* Owned, never freed. All zero: not known yet. */
 typedef struct {
-    Py_ssize_t classes, functions, globals; // how many of each; no classes: not known yet
+    Py_ssize_t classes, functions, namespaces, cells; // how many; no classes: not known yet
     PyTypeObject *class[CBASE_CLASSES];
     cbase_class_stamp compared[CBASE_CLASSES];  // when all was found to be right
     cbase_class_stamp looked_at[CBASE_CLASSES]; // when it was last compared
@@ -20,10 +21,13 @@ typedef struct {
         PyObject *code, *defaults, *kwdefaults;
     } function[CBASE_FUNCTIONS];
     struct {
-        PyObject *namespace, *name, *value;
-        int watched;    // `stamp` counts:
-        uint64_t stamp; // of the namespace when the value was last found there
-    } global[CBASE_GLOBALS];
+        PyObject *dict, *names; // a tuple of (name, value), or (name,) for what is not there
+        int watched;            // `stamp` counts:
+        uint64_t stamp;         // of the dict when all of them were last found there
+    } namespace[CBASE_NAMESPACES];
+    struct {
+        PyObject *object, *contents;
+    } cell[CBASE_CELLS]; // variables of functions around these
 } cbase_premises;
 
 /* The comparison with what is known, by a module in Python. */
@@ -40,9 +44,9 @@ typedef struct cbase_premises_comparison {
  */
 void cbase_premises_register(cbase_state *st, cbase_premises_comparison *comparison,
                              const char *needed, const char *module);
-/* given: (classes, functions, globals): tuples of (class, stamp), of (function, code, defaults,
- * kwdefaults) and of (namespace, name, value), as they were when they were compared. Replaces what
- * an earlier call has set, or leaves it alone: 0 or -1. */
+/* given: (classes, functions, namespaces, cells): tuples of (class, stamp), of (function, code,
+ * defaults, kwdefaults), of (dict, names) and of (cell, contents), as they were when they were
+ * compared. Replaces what an earlier call has set, or leaves it alone: 0 or -1. */
 int cbase_premises_set(cbase_premises *premises, PyObject *given);
 /* 1, 0 or -1. If a class has changed, all is compared again, which may run anything. */
 int cbase_premises_hold(cbase_state *st, cbase_premises *premises,

@@ -40,7 +40,7 @@ def refused(step, given, error, **changed):
 
 
 def premises_of(step, given):
-    """The name under which these steps are given their first premises, and these three tuples."""
+    """The name under which these steps are given their first premises, and these four tuples."""
     _, parts = given(step)
     name = next(iter(parts))
     return name, parts[name]
@@ -68,7 +68,7 @@ def test_no_premises(step, given):
 
 
 @EACH
-@pytest.mark.parametrize('place', [0, 1, 2], ids=['classes', 'functions', 'names'])
+@pytest.mark.parametrize('place', range(4), ids=['classes', 'functions', 'namespaces', 'cells'])
 def test_premises_of_another_kind(step, given, place):
     name, premises = premises_of(step, given)
     changed = list(premises)
@@ -77,7 +77,7 @@ def test_premises_of_another_kind(step, given, place):
 
 
 @EACH
-@pytest.mark.parametrize('place', [0, 1, 2], ids=['classes', 'functions', 'names'])
+@pytest.mark.parametrize('place', range(4), ids=['classes', 'functions', 'namespaces', 'cells'])
 def test_too_many_premises(step, given, place):
     """There is room for a few: no step needs more."""
     name, premises = premises_of(step, given)
@@ -87,10 +87,20 @@ def test_too_many_premises(step, given, place):
 
 
 @EACH
+@pytest.mark.parametrize('names', [
+    ('name',), ((),), ((1, 2),), (('name', 1, 2),)], ids=['text', 'empty', 'number', 'three'])
+def test_names_of_another_kind(step, given, names):
+    name, (classes, functions, _, cells) = premises_of(step, given)
+    premises = classes, functions, (({}, names),), cells
+    text = refused(step, given, TypeError, **{name: premises})
+    assert text == 'names and their values are required'
+
+
+@EACH
 def test_premises_with_another_stamp(step, given):
-    name, (classes, functions, names) = premises_of(step, given)
+    name, (classes, *rest) = premises_of(step, given)
     classes = tuple((cls, stamp + b'!') for cls, stamp in classes)
-    text = refused(step, given, ValueError, **{name: (classes, functions, names)})
+    text = refused(step, given, ValueError, **{name: (classes, *rest)})
     assert text == 'not the stamp of a class'
 
 

@@ -1,9 +1,11 @@
 """What CONTRIBUTING says of borrowed references, as far as the text of the C code shows it."""
 import re
+import subprocess
+import sys
 
 import pytest
 
-from helpers import c_sources
+from helpers import c_sources, child_environ
 
 #: what gives a reference that belongs to somebody else
 BORROWING = (r'PyDict_GetItem\w*|PyTuple_GET_ITEM|PyTuple_GetItem|PyList_GET_ITEM|PyList_GetItem|'
@@ -43,6 +45,16 @@ def test_borrowed_references_are_marked():
     found = {name: unmarked(text) for name, text in c_sources()}
     assert len(found) > 20
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_modules_of_ours_that_c_imports():
+    """Python code names each, or a frozen program would not have it."""
+    named = {name for _, text in c_sources()
+             for name in re.findall(r'"(gevent_cbase\.[a-z_.]+)"', text)}
+    assert {'gevent_cbase._frame', 'gevent_cbase._native.pools'} < named
+    code = 'import sys, gevent_cbase; print(*sys.modules)'
+    loaded = subprocess.check_output([sys.executable, '-c', code], text=True, env=child_environ())
+    assert named <= set(loaded.split())
 
 
 def test_what_is_noted_is_known_to_one_file():

@@ -72,8 +72,8 @@ PRELUDE = '''
     def when_compared(step, intervene, function, *args):
         """Call *function*. As soon as gevent's code is compared for *step*, call *intervene*."""
         def note(frame, event, arg):
-            if event == 'call' and frame.f_code.co_name == 'difference' and (
-                    frame.f_back.f_globals['__name__'] == 'gevent_cbase._native.' + step):
+            if event == 'call' and frame.f_code.co_name == 'differences' and (
+                    frame.f_globals['__name__'] == 'gevent_cbase._native.' + step):
                 sys.setprofile(None)
                 intervened.append(step)
                 intervene()
