@@ -23,10 +23,6 @@ from gevent_cbase._requirements import numbers
 #: what makes objects and sets their attributes
 PLAIN = ('__new__', '__getattribute__', '__setattr__', '__delattr__')
 
-#: what a class in C has for a name
-C_ATTRIBUTES = (types.MemberDescriptorType, types.GetSetDescriptorType,
-                types.MethodDescriptorType, types.WrapperDescriptorType)
-
 _ABSENT = object()
 
 #: (name, code object) of parts that were found to be known
@@ -229,10 +225,15 @@ def not_known(cls, parts, live=()):
         value = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), _ABSENT)
         if isinstance(value, property):
             value = value.fget
-        if value is not _ABSENT and value is not methods.get(name) and not (
-                type(value) in C_ATTRIBUTES and value.__name__ == name
-                and value.__objclass__ in cls.__mro__):
+        if not (value is _ABSENT or value is methods.get(name) or _is_of_c(value, name, cls)):
             yield 'gevent has another %s.%s' % (cls.__name__, name)
+
+
+def _is_of_c(value, name, cls):
+    """Whether this is what a class in C, or __slots__, has for a name."""
+    kinds = (types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType,
+             types.WrapperDescriptorType)
+    return (type(value) in kinds and value.__name__ == name and value.__objclass__ in cls.__mro__)
 
 
 def why_off(prepare):
