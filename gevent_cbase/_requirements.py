@@ -20,8 +20,7 @@ def check():
             _fail("needs %s %s or newer, and this is %s: pip install -U '%s>=%s'" % (
                 name, needed, found, name, needed))
     try:
-        import gevent_cbase._cbase
-        import gevent_cbase._frame  # noqa: F401  for C: a freezer looks for names in Python
+        import gevent_cbase._cbase  # noqa: F401
     except ModuleNotFoundError as ex:
         if ex.name != 'gevent_cbase._cbase':
             raise

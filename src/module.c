@@ -78,6 +78,8 @@ static PyMethodDef *const functions[] = {
     cbase_socket_accept_functions, cbase_socket_close_functions,  cbase_pool_spawn_functions,
     cbase_greenlet_functions,      cbase_parse_address_functions, cbase_hooks_functions,
     cbase_handover_functions,      cbase_counters_functions,      cbase_taken_functions,
+    cbase_class_functions,         cbase_lifecycle_functions,     cbase_accept_loop_functions,
+    cbase_repr_functions,
 };
 
 static int
@@ -101,13 +103,12 @@ module_exec(PyObject *module)
     if (cbase_premises_init(st) < 0 || cbase_hub_init(st) < 0 || cbase_batch_init(st) < 0
         || cbase_greenlet_init(st) < 0 || cbase_pool_spawn_init(st) < 0
         || cbase_socket_accept_init(st) < 0 || cbase_socket_close_init(module) < 0
-        || cbase_hooks_init(st) < 0 || cbase_lifecycle_init(st) < 0
-        || cbase_counters_init(module, st) < 0)
+        || cbase_hooks_init(st) < 0 || cbase_lifecycle_init(st) < 0 || cbase_handover_init(st) < 0
+        || cbase_class_init(st) < 0 || cbase_counters_init(module, st) < 0)
     {
         return -1;
     }
-    st->handle_and_close = cbase_object_attr(module, "_handle_and_close_when_done");
-    return st->handle_and_close == NULL ? -1 : cbase_class_create(module, st);
+    return 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -89,6 +89,7 @@
     X(unlink)                                                                                     \
     X(value)                                                                                      \
     X(wait)                                                                                       \
+    X(wrap_socket_and_handle)                                                                     \
     X(write)
 
 #endif

@@ -41,20 +41,14 @@ typedef struct {
     struct cbase_lifecycle *lifecycle; // server.h
     struct cbase_hooks_state *hooks;
     struct cbase_counters_state *counters;
-    PyObject *handle_and_close; // the function _handle_and_close_when_done
+    struct cbase_handover_state *handover;
 } cbase_state;
 
-/* The state behind `module`, and behind the class that defines the method being called. */
+/* The state behind `module`. */
 static inline cbase_state *
 cbase_module_state(PyObject *module)
 {
     return (cbase_state *)PyModule_GetState(module);
-}
-
-static inline cbase_state *
-cbase_class_state(PyTypeObject *defining_class)
-{
-    return (cbase_state *)PyType_GetModuleState(defining_class);
 }
 
 /* Memory for what a file keeps, all zero and never freed; or NULL with an exception. */

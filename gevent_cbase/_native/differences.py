@@ -10,10 +10,10 @@ import sys
 import gevent
 import greenlet
 
-from gevent_cbase._native import digests, greenlets, known, pools, premises, sockets
+from gevent_cbase._native import digests, greenlets, known, pools, premises, sockets, tls
 
-#: the native steps, by the name of their fast path
-STEPS = {'sockets': sockets, 'pools': pools, 'greenlets': greenlets}
+#: what stands for functions of gevent: the native steps, by the name of their fast path
+STEPS = {'sockets': sockets, 'pools': pools, 'greenlets': greenlets, 'tls': tls}
 
 CHANGE = 'The step has to be changed.'
 PASTE = 'put this in the place of what is there:'

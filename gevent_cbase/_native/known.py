@@ -38,6 +38,7 @@ DEFAULTS = {
 GLOBALS = {
     'gevent.server': {
         'GeventSocket': 'gevent._socket3:socket',
+        '_closing_socket': 'gevent.server:_closing_socket',
     },
     'gevent._socket3': {
         'AddressFamily': 'socket:AF_INET.__class__',
@@ -102,6 +103,7 @@ CODE = {
         'Config.track_greenlet_tree': '5d6d5c891c161516b73a0ae0a4e96ee1',
         'Setting.get': '6798434766d2212cd46687d086c3a647',
         'spawn_raw': 'd9da4a4b2d38c9803217669c9e2e14d3',
+        'StreamServer.wrap_socket_and_handle': '001004cabf87ac99c815b87dc300e788',
     },
     '3.11': {
         'StreamServer.do_read': '9cb87cded5abc5236d94efa27a4f5c04',
@@ -128,6 +130,7 @@ CODE = {
         'Config.track_greenlet_tree': '7c9f693ba7b1a6c3ca25aa1eabe83066',
         'Setting.get': '3049f21c5925eadf65ab1ed128946283',
         'spawn_raw': '68c043a61f715e8b7f853ec419772467',
+        'StreamServer.wrap_socket_and_handle': '34256e5edb9811e9f717da5ee8eaec52',
     },
     '3.12': {
         'StreamServer.do_read': 'df627fcdf084c338c797645a051f8035',
@@ -154,6 +157,7 @@ CODE = {
         'Config.track_greenlet_tree': 'ec8d5b5b626693266efb277bc4760c7e',
         'Setting.get': '5b6112b432005f8eaffd24d179e38695',
         'spawn_raw': '5c51f4701c2cf0b614343513c79bcfae',
+        'StreamServer.wrap_socket_and_handle': '63996d027e2451f3d4d3d35f419aa2bb',
     },
     '3.13': {
         'StreamServer.do_read': '38ca7b0c9d4358bded97ce349a5fdc3d',
@@ -180,6 +184,7 @@ CODE = {
         'Config.track_greenlet_tree': 'ec8d5b5b626693266efb277bc4760c7e',
         'Setting.get': '5b6112b432005f8eaffd24d179e38695',
         'spawn_raw': 'f14b1914efbe91f5583f628aefe59e12',
+        'StreamServer.wrap_socket_and_handle': '82713eb0bc90e309ba73f104dc274529',
     },
     '3.14': {
         'StreamServer.do_read': 'eb4b9ecf7128b99ab0c88be14237d4ec',
@@ -206,6 +211,7 @@ CODE = {
         'Config.track_greenlet_tree': '765a78611b6c7b829e2befef94631eff',
         'Setting.get': '77d894fc5bf5e1e83bf6b26cde590431',
         'spawn_raw': '1db4ea26a347122cc9b813f3ca89ce5f',
+        'StreamServer.wrap_socket_and_handle': '78278c1582208abbe0612c2a6468d0b7',
     },
     '3.15': {
         'StreamServer.do_read': '90491a536724a970dec05a53fbf08b2c',
@@ -232,5 +238,6 @@ CODE = {
         'Config.track_greenlet_tree': '765a78611b6c7b829e2befef94631eff',
         'Setting.get': '77d894fc5bf5e1e83bf6b26cde590431',
         'spawn_raw': '1db4ea26a347122cc9b813f3ca89ce5f',
+        'StreamServer.wrap_socket_and_handle': '671ab19d79c01099fe63350ad1a318e4',
     },
 }

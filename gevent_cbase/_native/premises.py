@@ -63,10 +63,11 @@ def noted(paths, snapshot):
 
     *paths*: for each name one, to be looked up in the *snapshot*.
     """
-    return {name: _noted(snapshot[path]) for name, path in paths.items()}
+    return {name: part_of(snapshot[path]) for name, path in paths.items()}
 
 
-def _noted(function):
+def part_of(function):
+    """A function as a Part, or as it is if it is none in Python."""
     if type(function) is not types.FunctionType:
         return function
     code = function.__code__

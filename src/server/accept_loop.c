@@ -426,17 +426,14 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     return status;
 }
 
-CBASE_METHOD(server_do_read_loop)
+static PyObject *
+server_do_read_loop(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
     Py_ssize_t left;
     batch b;
     int status = 1;
 
-    (void)args;
-    if (cbase_args_none("_do_read", nargs, kwnames) < 0) {
-        return NULL;
-    }
     Py_INCREF(self); // a handler may drop the last reference
     if (batch_begin(st, self, &b) < 0) {
         status = cbase_backoff_go_on(st, self, st->s__watcher);
@@ -450,79 +447,46 @@ CBASE_METHOD(server_do_read_loop)
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-CBASE_METHOD(server_do_read)
+/* Whether an OSError has one of these errno values; one without arguments has none. */
+static int
+is_one_of(cbase_state *st, PyObject *ex, PyObject *errors)
 {
-    (void)self, (void)cls, (void)args;
-    if (cbase_args_none("do_read", nargs, kwnames) == 0) {
-        PyErr_SetNone(PyExc_NotImplementedError);
+    PyObject *args = PyObject_GetAttr(ex, st->s_args);
+    PyObject *code = args == NULL ? NULL : PyObject_GetItem(args, st->zero);
+    int result = -1;
+
+    if (code != NULL) {
+        result = PySequence_Contains(errors, code);
     }
-    return NULL;
+    else if (args != NULL && PyErr_ExceptionMatches(PyExc_IndexError)) {
+        PyErr_Clear();
+        result = 0;
+    }
+    Py_XDECREF(code);
+    Py_XDECREF(args);
+    return result;
 }
 
-CBASE_METHOD(server_full)
+static PyObject *
+server_is_fatal_error(PyObject *module, PyObject *args)
 {
-    (void)self, (void)cls, (void)args;
-    if (cbase_args_none("full", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(Py_False);
-}
+    cbase_state *st = cbase_module_state(module);
+    PyObject *self, *ex;
 
-CBASE_METHOD(server_is_fatal_error)
-{
-    static const cbase_args_params params = {"is_fatal_error", 1, {"ex", NULL}};
-    cbase_state *st = cbase_class_state(cls);
-    PyObject *ex, *ex_args, *code = NULL, *fatal;
-    int result;
-
-    if (cbase_args_parse(&params, args, nargs, kwnames, &ex) < 0) {
+    if (!PyArg_UnpackTuple(args, "_server_is_fatal_error", 2, 2, &self, &ex)) {
         return NULL;
     }
-    result = PyObject_IsInstance(ex, PyExc_OSError);
-    if (result <= 0) {
-        return result < 0 ? NULL : Py_NewRef(Py_False);
+    int result = PyObject_IsInstance(ex, PyExc_OSError);
+    if (result > 0) {
+        PyObject *errors = PyObject_GetAttr(self, st->s_fatal_errors);
+        result = errors == NULL ? -1 : is_one_of(st, ex, errors);
+        Py_XDECREF(errors);
     }
-    ex_args = PyObject_GetAttr(ex, st->s_args);
-    if (ex_args == NULL) {
-        return NULL;
-    }
-    code = PyObject_GetItem(ex_args, st->zero);
-    Py_DECREF(ex_args);
-    if (code == NULL) {
-        return NULL;
-    }
-    fatal = PyObject_GetAttr(self, st->s_fatal_errors);
-    result = fatal == NULL ? -1 : PySequence_Contains(fatal, code);
-    Py_XDECREF(fatal);
-    Py_DECREF(code);
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-PyMethodDef cbase_accept_loop_methods[] = {
-    CBASE_METHOD_DEF(
-        "_do_read", server_do_read_loop,
-        "_do_read($self, /)\n--\n\n"
-        "The accept loop, called by the event loop when the listener is readable.\n\n"
-        "Hands at most max_accept connections from do_read() to do_handle(). Stops accepting\n"
-        "while full() says so. An error goes to the hub's handle_error and pauses accepting."),
-    CBASE_METHOD_DEF(
-        "do_read", server_do_read,
-        "do_read($self, /)\n--\n\n"
-        "Accept one connection; for subclasses to define.\n\n"
-        "Returns the arguments for the handler, as any iterable, or any false value if there\n"
-        "is nothing to accept now. Must not block.\n\n"
-        "Raises NotImplementedError in this class. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "full", server_full,
-        "full($self, /)\n--\n\n"
-        "Return whether the server may take no more connections now: False.\n\n"
-        "Asked before each accept. With a pool, the pool's own `full` takes its place on the\n"
-        "instance. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "is_fatal_error", server_is_fatal_error,
-        "is_fatal_error($self, /, ex)\n--\n\n"
-        "Return whether an exception from do_read() ends the server: an OSError whose errno is\n"
-        "among fatal_errors.\n\n"
-        "Raises IndexError for an OSError without arguments. Since 1.0."),
+PyMethodDef cbase_accept_loop_functions[] = {
+    {"_server_do_read", server_do_read_loop, METH_O, NULL},
+    {"_server_is_fatal_error", server_is_fatal_error, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

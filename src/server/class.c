@@ -1,8 +1,8 @@
-/* The class BaseServer: its creation, its constructor and the setters that the constructor uses.
+/* The class BaseServer: its constructor, and the setters that the constructor uses.
  *
- * The class is made by calling type(), as a class statement does, so that it adds to object just
- * what a Python class adds. Subclasses may then be moved between gevent's class and this one by
- * assigning to __bases__ (install() does so), and code that treats it as a Python class works.
+ * The class itself is a class statement in gevent_cbase/baseserver.py, whose methods call the
+ * functions here and in the other files of this storey: so it has what Python code of gevent has
+ * for whoever looks at it, or moves subclasses to it by assigning to __bases__, as install() does.
  *
  * Does not know what the methods do that other files of this storey define.
  */
@@ -178,50 +178,21 @@ set_handle(cbase_state *st, PyObject *self, PyObject *handle)
     return result;
 }
 
-#define SETTER(function, name, param, set)                                                        \
-    CBASE_METHOD(function)                                                                        \
+#define SETTER(name)                                                                              \
+    static PyObject *server_##name(PyObject *module, PyObject *args)                              \
     {                                                                                             \
-        static const cbase_args_params params = {name, 1, {param, NULL}};                         \
-        PyObject *value;                                                                          \
-        if (cbase_args_parse(&params, args, nargs, kwnames, &value) < 0                           \
-            || set(cbase_class_state(cls), self, value) < 0)                                      \
+        PyObject *self, *value;                                                                   \
+        if (!PyArg_UnpackTuple(args, "_server_" #name, 2, 2, &self, &value)                       \
+            || name(cbase_module_state(module), self, value) < 0)                                 \
         {                                                                                         \
             return NULL;                                                                          \
         }                                                                                         \
         return Py_NewRef(Py_None);                                                                \
     }
 
-SETTER(server_set_listener, "set_listener", "listener", set_listener)
-SETTER(server_set_spawn, "set_spawn", "spawn", set_spawn)
-SETTER(server_set_handle, "set_handle", "handle", set_handle)
-
-static PyMethodDef setter_methods[] = {
-    CBASE_METHOD_DEF(
-        "set_listener", server_set_listener,
-        "set_listener($self, /, listener)\n--\n\n"
-        "Set where to listen; sets family, address and, given a socket, socket.\n\n"
-        "listener: a bound socket (TCP: one that listens), of gevent or of the standard\n"
-        "library, or an address: (host, port), 'host:port', '[IPv6 host]:port', ':port', or a\n"
-        "port as int or str.\n\n"
-        "Raises TypeError for an SSL socket and for other types, ValueError for text that is\n"
-        "no address. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "set_spawn", server_set_spawn,
-        "set_spawn($self, /, spawn)\n--\n\n"
-        "Set how handlers are run; works on a running server too.\n\n"
-        "spawn: 'default' (gevent.spawn), any function called as spawn(function, *args), None\n"
-        "(handlers run in the hub and must not block), a number (the size of a new Pool), or\n"
-        "an object with a method `spawn`: a Pool, a Group, or alike. While its `full()` is\n"
-        "true no connection is accepted. Since 1.0; gevent takes pools only."),
-    CBASE_METHOD_DEF(
-        "set_handle", server_set_handle,
-        "set_handle($self, /, handle)\n--\n\n"
-        "Set the handler for connections not yet accepted.\n\n"
-        "handle: called with what do_read() returns; None takes the attribute `handle`, for\n"
-        "instance a method of the subclass.\n\n"
-        "Raises TypeError if there is none. Since 1.0."),
-    {NULL, NULL, 0, NULL},
-};
+SETTER(set_listener)
+SETTER(set_spawn)
+SETTER(set_handle)
 
 /* ---- constructor ---- */
 
@@ -301,218 +272,94 @@ init(cbase_state *st, PyObject *self, PyObject *listener, PyObject *handle, PyOb
 }
 
 static PyObject *
-server_init(PyObject *self, PyObject *args, void *wrapped, PyObject *kwargs)
+server_init(PyObject *module, PyObject *args)
 {
-    static char *names[] = {"listener", "handle", "spawn", NULL};
-    cbase_state *st = wrapped;
-    PyObject *listener, *handle = Py_None, *spawn = st->s_default;
+    PyObject *self, *listener, *handle, *spawn;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO:__init__", names, &listener, &handle,
-                                     &spawn)
-        || init(st, self, listener, handle, spawn) < 0)
+    if (!PyArg_UnpackTuple(args, "_server_init", 4, 4, &self, &listener, &handle, &spawn)
+        || init(cbase_module_state(module), self, listener, handle, spawn) < 0)
     {
         return NULL;
     }
     return Py_NewRef(Py_None);
 }
 
-/* __init__ is a slot wrapper and no method descriptor, which inspect.signature(BaseServer)
- * trips over on 3.13. It finds the state in what it wraps. */
-static struct wrapperbase init_wrapper = {
-    .name = "__init__",
-    .wrapper = (wrapperfunc)(void (*)(void))server_init,
-    .doc = PyDoc_STR("__init__($self, /, listener, handle=None, spawn='default')\n--\n\n"
-                     "See help(BaseServer)."),
-    .flags = PyWrapperFlag_KEYWORDS,
-};
-
 /* ---- the class ---- */
 
-#define SIGNATURE "BaseServer(listener, handle=None, spawn='default')\n--\n\n"
-
-PyDoc_STRVAR(
-    class_doc,
-    "gevent's base class of servers, with the accept loop in C.\n\n"
-    "BaseServer(listener, handle=None, spawn='default')\n\n"
-    "listener: where to accept connections; see set_listener().\n"
-    "handle: called for each connection with what do_read() returned; when it is done, the\n"
-    "connection is closed by do_close(). Default: the method `handle` of the subclass.\n"
-    "spawn: how handlers are run; see set_spawn(). Default: a new greenlet for each.\n\n"
-    "Raises TypeError, ValueError or what the arguments raise; the listener is closed then.\n"
-    "A context manager: stop() at its end. Since 1.0.\n\n"
-    "Attributes, on the class for all servers or on an instance:\n"
-    "min_delay, max_delay: seconds to pause accepting after an error, and the limit to which\n"
-    "the pause doubles while errors go on; the next good accept starts over. 0.01 and 1.\n"
-    "A negative min_delay: no pause.\n"
-    "max_accept: connections accepted at most before other events get their turn, int of at\n"
-    "least 1. 100.\n"
-    "stop_timeout: seconds that stop() waits for handlers in a pool. 1.\n"
-    "fatal_errors: errno values that end the server. (EBADF, EINVAL, ENOTSOCK).");
-
-static vectorcallfunc call_checked; // how CPython calls methods of this kind
-
-/* BaseServer.method(obj, ...): as gevent's, it takes any object. Between the look-up of a method
- * and its call uninstall() may have made a server no instance of this class any more, in another
- * thread or in a finalizer.
- *
- * CAUTION: PyMethodDescrObject is in the public headers, but not documented. Watched by
- * test_methods_take_any_object. */
-static PyObject *
-call_unchecked(PyObject *descr, PyObject *const *args, size_t nargsf, PyObject *kwnames)
-{
-    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-
-    if (nargs < 1) {
-        return call_checked(descr, args, nargsf, kwnames);
-    }
-    PyCMethod function =
-        (PyCMethod)(void (*)(void))((PyMethodDescrObject *)descr)->d_method->ml_meth;
-    if (Py_EnterRecursiveCall(" while calling a Python object")) {
-        return NULL;
-    }
-    PyObject *result = function(args[0], PyDescr_TYPE(descr), args + 1, nargs - 1, kwnames);
-    Py_LeaveRecursiveCall();
-    return result;
-}
-
-static PyObject *
-new_method(PyTypeObject *type, PyMethodDef *def)
-{
-    PyObject *descr = PyDescr_NewMethod(type, def);
-
-    if (descr != NULL) {
-        call_checked = ((PyMethodDescrObject *)descr)->vectorcall;
-        ((PyMethodDescrObject *)descr)->vectorcall = call_unchecked;
-    }
-    return descr;
-}
-
+/* Takes a function that the class has under a name, and its code: 0 or -1. */
 static int
-add_methods(PyTypeObject *type, PyMethodDef *methods)
-{
-    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *descr = new_method(type, def);
-        int result =
-            descr == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
-        Py_XDECREF(descr);
-        if (result < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Properties are of type `property`, as in a Python class, with a getter in C. */
-static int
-add_properties(PyTypeObject *type, PyMethodDef *getters)
-{
-    for (PyMethodDef *def = getters; def->ml_name != NULL; def++) {
-        PyObject *get = new_method(type, def);
-        PyObject *property = NULL;
-        if (get != NULL) {
-            property = PyObject_CallFunction((PyObject *)&PyProperty_Type, "OOOs", get, Py_None,
-                                             Py_None, def->ml_doc);
-            Py_DECREF(get);
-        }
-        int result = property == NULL
-                         ? -1
-                         : PyObject_SetAttrString((PyObject *)type, def->ml_name, property);
-        Py_XDECREF(property);
-        if (result < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int
-add_init(PyTypeObject *type, cbase_state *st)
-{
-    PyObject *descr = PyDescr_NewWrapper(type, &init_wrapper, st);
-    int result = descr == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, "__init__", descr);
-
-    Py_XDECREF(descr);
-    return result;
-}
-
-static PyObject *
-new_namespace(cbase_state *st)
-{
-    PyObject *spawn = PyObject_GetAttr(st->Greenlet, st->s_spawn);
-    PyObject *namespace = NULL;
-
-    if (spawn != NULL) {
-        namespace = Py_BuildValue("{s:s,s:s,s:d,s:i,s:i,s:i,s:(iii),s:O}", "__module__",
-                                  "gevent_cbase.baseserver", "__doc__", SIGNATURE, "min_delay",
-                                  0.01, "max_delay", 1, "max_accept", 100, "stop_timeout", 1,
-                                  "fatal_errors", EBADF, EINVAL, ENOTSOCK, "_spawn", spawn);
-        Py_DECREF(spawn);
-    }
-    return namespace;
-}
-
-/* What the namespace of the class holds, owned. */
-static PyObject *
-read_namespace(PyTypeObject *type, PyObject *name)
+take_function(PyTypeObject *type, PyObject *name, cbase_own_function *own)
 {
     PyObject *namespace = compat_type_dict(type);
-    PyObject *value = PyDict_GetItemWithError(namespace, name); // borrowed
+    PyObject *function = PyDict_GetItemWithError(namespace, name); // borrowed
 
-    if (value == NULL && !PyErr_Occurred()) {
-        PyErr_SetObject(PyExc_KeyError, name);
+    if (function != NULL && PyFunction_Check(function)) {
+        own->function = Py_NewRef(function);
+        own->code = Py_NewRef(PyFunction_GET_CODE(function));
     }
-    Py_XINCREF(value);
+    else if (!PyErr_Occurred()) {
+        PyErr_SetObject(PyExc_TypeError, name);
+    }
     Py_DECREF(namespace);
-    return value;
+    return own->function == NULL ? -1 : 0;
+}
+
+/* Takes the class, once: what it has under these names is known from then on. */
+static PyObject *
+class_is(PyObject *module, PyObject *type)
+{
+    cbase_state *st = cbase_module_state(module);
+    struct cbase_class *c = st->class;
+
+    if (!PyType_Check(type) || c->BaseServer != NULL) {
+        PyErr_SetString(PyExc_TypeError, "the class BaseServer is required, once");
+        return NULL;
+    }
+    if (take_function((PyTypeObject *)type, st->s_full, &c->full) < 0
+        || take_function((PyTypeObject *)type, st->s_do_handle, &c->do_handle) < 0
+        || take_function((PyTypeObject *)type, st->s_do_close, &c->do_close) < 0
+        || PyModule_AddObjectRef(module, "BaseServer", type) < 0)
+    {
+        return NULL;
+    }
+    c->BaseServer = (PyTypeObject *)Py_NewRef(type);
+    return Py_NewRef(Py_None);
+}
+
+static int
+is_as_taken(const cbase_own_function *own)
+{
+    return own->code != NULL && PyFunction_GET_CODE(own->function) == own->code;
 }
 
 int
-cbase_class_create(PyObject *module, cbase_state *st)
+cbase_class_is_as_taken(const cbase_state *st)
 {
-    PyObject *doc, *namespace;
-    PyTypeObject *type;
+    const struct cbase_class *c = st->class;
 
-    st->class = cbase_state_new(sizeof(*st->class));
-    if (st->class == NULL) {
-        return -1;
-    }
-    namespace = new_namespace(st);
-    if (namespace == NULL) {
-        return -1;
-    }
-    type = (PyTypeObject *)PyObject_CallFunction((PyObject *)&PyType_Type, "s(O)O", "BaseServer",
-                                                 (PyObject *)&PyBaseObject_Type, namespace);
-    Py_DECREF(namespace);
-    if (type == NULL) {
-        return -1;
-    }
-    st->class->BaseServer = type;
-    /* CAUTION: what PyType_FromModuleAndSpec sets, and PyType_GetModuleState reads, in the
-     * public struct PyHeapTypeObject. Watched by every test of the class, as
-     * test_methods_take_any_object. */
-    ((PyHeapTypeObject *)type)->ht_module = Py_NewRef(module);
-
-    /* The signature stays in tp_doc, where __text_signature__ finds it. */
-    doc = PyUnicode_FromString(class_doc);
-    if (doc == NULL || PyObject_SetAttrString((PyObject *)type, "__doc__", doc) < 0) {
-        Py_XDECREF(doc);
-        return -1;
-    }
-    Py_DECREF(doc);
-    if (add_init(type, st) < 0 || add_methods(type, setter_methods) < 0
-        || add_methods(type, cbase_lifecycle_methods) < 0
-        || add_methods(type, cbase_accept_loop_methods) < 0
-        || add_methods(type, cbase_handover_methods) < 0
-        || add_methods(type, cbase_repr_methods) < 0
-        || add_properties(type, cbase_repr_properties) < 0)
-    {
-        return -1;
-    }
-    st->class->full = read_namespace(type, st->s_full);
-    st->class->do_handle = read_namespace(type, st->s_do_handle);
-    st->class->do_close = read_namespace(type, st->s_do_close);
-    if (st->class->full == NULL || st->class->do_handle == NULL || st->class->do_close == NULL) {
-        return -1;
-    }
-    return PyModule_AddObjectRef(module, "BaseServer", (PyObject *)type);
+    return is_as_taken(&c->full) && is_as_taken(&c->do_handle) && is_as_taken(&c->do_close);
 }
+
+int
+cbase_class_has(const cbase_state *st, PyObject *obj)
+{
+    return st->class->BaseServer != NULL && PyObject_TypeCheck(obj, st->class->BaseServer);
+}
+
+int
+cbase_class_init(cbase_state *st)
+{
+    st->class = cbase_state_new(sizeof(*st->class));
+    return st->class == NULL ? -1 : 0;
+}
+
+PyMethodDef cbase_class_functions[] = {
+    {"_class_is", class_is, METH_O,
+     PyDoc_STR("_class_is($module, cls, /)\n--\n\n"
+               "Take the class BaseServer, when it has been defined.")},
+    {"_server_init", server_init, METH_VARARGS, NULL},
+    {"_server_set_listener", server_set_listener, METH_VARARGS, NULL},
+    {"_server_set_spawn", server_set_spawn, METH_VARARGS, NULL},
+    {"_server_set_handle", server_set_handle, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};

@@ -218,7 +218,7 @@ counters(PyObject *module, PyObject *server)
     static const cbase_counters none;
     cbase_state *st = cbase_module_state(module);
 
-    if (!PyObject_TypeCheck(server, st->class->BaseServer)) {
+    if (!cbase_class_has(st, server)) {
         PyErr_Format(PyExc_TypeError, "a BaseServer is required, not %.200s",
                      Py_TYPE(server)->tp_name);
         return NULL;
@@ -251,7 +251,7 @@ start_over(PyObject *module, PyObject *all)
                 continue;
             }
             link = &c->next;
-            if (!every && PyObject_TypeCheck(c->server, st->class->BaseServer)) {
+            if (!every && cbase_class_has(st, c->server)) {
                 continue;
             }
             if (!every) {

@@ -6,6 +6,12 @@
  */
 #include "server/server.h"
 
+/* _handle_and_close_when_done: the function that is spawned, and the one in Python. Owned; NULL
+ * until the class is there. */
+struct cbase_handover_state {
+    PyObject *function, *in_python;
+};
+
 /* close(*args) */
 static PyObject *
 call_close(cbase_state *st, PyObject *close, PyObject *args)
@@ -72,14 +78,14 @@ known_parts(cbase_state *st, const cbase_hooks *hooks, PyObject *self, parts *p)
     if (hooks == NULL || hooks->spawn == NULL || hooks->handle == NULL) {
         return 0;
     }
-    if (hooks->close_function != NULL) {
+    if (!hooks->close_does_nothing || hooks->spawn != Py_None) {
+        if (hooks->close_function == NULL) {
+            return 0;
+        }
         p->close = cbase_batch_method(st, CBASE_BATCH_DO_CLOSE, hooks->close_function, self);
         if (p->close == NULL) {
             return -1;
         }
-    }
-    else if (!hooks->close_does_nothing || hooks->spawn != Py_None) {
-        return 0;
     }
     p->spawn = Py_NewRef(hooks->spawn);
     p->handle = Py_NewRef(hooks->handle);
@@ -100,29 +106,63 @@ find_parts(cbase_state *st, PyObject *self, const cbase_hooks *hooks, parts *p)
     return p->close == NULL ? -1 : 0;
 }
 
+/* Whether this may be the method of gevent's StreamServer that makes a TLS socket first. */
+static int
+is_for_tls(cbase_state *st, PyObject *handle)
+{
+    return PyMethod_Check(handle) && PyFunction_Check(PyMethod_GET_FUNCTION(handle))
+           && ((PyFunctionObject *)PyMethod_GET_FUNCTION(handle))->func_name
+                  == st->s_wrap_socket_and_handle;
+}
+
+/* Puts in the place of that method one that knows its handler: 0 or -1. */
+static int
+keep_handler(PyObject **handle)
+{
+    PyObject *module = PyImport_ImportModule("gevent_cbase._native.tls");
+    PyObject *function = module == NULL ? NULL : cbase_object_attr(module, "with_handler");
+    PyObject *method = function == NULL ? NULL : PyObject_CallOneArg(function, *handle);
+
+    Py_XDECREF(function);
+    Py_XDECREF(module);
+    if (method != NULL) {
+        Py_SETREF(*handle, method);
+    }
+    return method == NULL ? -1 : 0;
+}
+
+/* Runs the handler in the hub, or in a greenlet. */
+static PyObject *
+run_handler(cbase_state *st, parts *p, PyObject *args)
+{
+    PyObject *result;
+
+    if (is_for_tls(st, p->handle) && keep_handler(&p->handle) < 0) {
+        return NULL;
+    }
+    if (p->spawn == Py_None) {
+        return handle_and_close(st, p->handle, p->close, args);
+    }
+    PyObject *call[4] = {st->handover->function, p->handle, p->close, args};
+    if (cbase_greenlet_spawn(st, p->spawn, call, 4, &result) == CBASE_NOT_OURS
+        && cbase_pool_spawn(st, p->spawn, call, 4, &result) == CBASE_NOT_OURS)
+    {
+        result = PyObject_Vectorcall(p->spawn, call, 4, NULL);
+    }
+    return result;
+}
+
 int
 cbase_handover(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObject *args)
 {
     parts p = {NULL, NULL, NULL};
-    PyObject *result;
+    PyObject *result = NULL;
 
-    if (find_parts(st, self, hooks, &p) < 0) {
-        parts_clear(&p);
-        return -1;
-    }
-    if (p.spawn == Py_None) {
-        result = handle_and_close(st, p.handle, p.close, args);
-    }
-    else {
-        PyObject *call[4] = {st->handle_and_close, p.handle, p.close, args};
-        if (cbase_greenlet_spawn(st, p.spawn, call, 4, &result) == CBASE_NOT_OURS
-            && cbase_pool_spawn(st, p.spawn, call, 4, &result) == CBASE_NOT_OURS)
-        {
-            result = PyObject_Vectorcall(p.spawn, call, 4, NULL);
+    if (find_parts(st, self, hooks, &p) == 0) {
+        result = run_handler(st, &p, args);
+        if (result == NULL && p.close != NULL) {
+            (void)close_and_reraise(st, p.close, args);
         }
-    }
-    if (result == NULL && p.close != NULL) {
-        (void)close_and_reraise(st, p.close, args);
     }
     int failed = result == NULL;
     Py_XDECREF(result);
@@ -130,78 +170,115 @@ cbase_handover(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
     return failed ? -1 : 0;
 }
 
-CBASE_METHOD(server_do_handle)
+/* self.do_handle(*args) */
+static PyObject *
+server_do_handle(PyObject *module, PyObject *given)
 {
-    if (cbase_args_no_keywords("do_handle", kwnames) < 0) {
+    cbase_state *st = cbase_module_state(module);
+    PyObject *self, *args;
+
+    if (!PyArg_ParseTuple(given, "OO!:_server_do_handle", &self, &PyTuple_Type, &args)) {
         return NULL;
     }
-    PyObject *tuple = PyTuple_New(nargs);
-    if (tuple == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < nargs; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
-    }
-    cbase_state *st = cbase_class_state(cls);
-    int result = cbase_handover(st, self, NULL, tuple);
+    int result = cbase_handover(st, self, NULL, args);
     cbase_batch_end(st); // as this may be no part of one
-    Py_DECREF(tuple);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-CBASE_METHOD(server_do_close)
+/* Whether gevent's function itself, in Python, has to run: with other arguments; and on CPython
+ * 3.10 where no Python function runs, as at the bottom of a greenlet, if the handler is none.
+ *
+ * CAUTION: gevent looks for the frame that makes a Greenlet, by sys._getframe(). Without one, 3.10
+ * crashes if there is an audit hook. Watched by the tests with 'audit_hook' in their names in
+ * tests/server/accepting/test_spawn.py. */
+static int
+runs_in_python(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    (void)self, (void)cls, (void)args, (void)nargs;
-    if (cbase_args_no_keywords("do_close", kwnames) < 0) {
-        return NULL;
+    if (nargs != 3 || kwnames != NULL) {
+        return 1;
     }
-    return Py_NewRef(Py_None);
+#ifdef COMPAT_NEEDS_FRAME
+    PyObject *handle = args[0];
+    PyObject *function = // borrowed
+        PyMethod_Check(handle) ? PyMethod_GET_FUNCTION(handle) : handle;
+    return !PyFunction_Check(function) && PyEval_GetFrame() == NULL;
+#else
+    (void)args;
+    return 0;
+#endif
 }
 
+/* What runs in the greenlet of each connection. Its __self__ is None, as that of gevent's function
+ * is not there: who shows a greenlet then shows the function's name. So the state is found by the
+ * class. */
 static PyObject *
-handle_and_close_when_done(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                           PyObject *kwnames)
+handle_and_close_when_done(PyObject *self, PyTypeObject *cls, PyObject *const *args,
+                           Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const cbase_args_params params = {
-        "_handle_and_close_when_done", 3, {"handle", "close", "args_tuple", NULL}};
-    PyObject *given[3];
+    cbase_state *st = PyType_GetModuleState(cls);
 
-    if (cbase_args_parse(&params, args, nargs, kwnames, given) < 0) {
-        return NULL;
+    (void)self;
+    if (runs_in_python(args, nargs, kwnames)) {
+        return PyObject_Vectorcall(st->handover->in_python, args, (size_t)nargs, kwnames);
     }
     /* A greenlet that is killed while it runs drops the arguments that it was started with. */
-    PyObject *handle = Py_NewRef(given[0]);
-    PyObject *close = Py_NewRef(given[1]);
-    PyObject *args_tuple = Py_NewRef(given[2]);
-    PyObject *result = handle_and_close(cbase_module_state(module), handle, close, args_tuple);
+    PyObject *handle = Py_NewRef(args[0]);
+    PyObject *close = Py_NewRef(args[1]);
+    PyObject *args_tuple = Py_NewRef(args[2]);
+    PyObject *result = handle_and_close(st, handle, close, args_tuple);
     Py_DECREF(args_tuple);
     Py_DECREF(close);
     Py_DECREF(handle);
     return result;
 }
 
-PyMethodDef cbase_handover_functions[] = {
-    CBASE_FUNCTION_DEF(
-        "_handle_and_close_when_done", handle_and_close_when_done,
-        "_handle_and_close_when_done($module, handle, close, args_tuple)\n--\n\n"
-        "Return handle(*args_tuple); call close(*args_tuple) when it returns or raises.\n\n"
-        "This is what runs in the greenlet of each connection."),
-    {NULL, NULL, 0, NULL},
+static PyMethodDef handle_and_close_def = {
+    "_handle_and_close_when_done", (PyCFunction)(void (*)(void))handle_and_close_when_done,
+    METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+    PyDoc_STR("_handle_and_close_when_done(handle, close, args_tuple)\n--\n\n"
+              "Return handle(*args_tuple); call close(*args_tuple) when it returns or raises.\n\n"
+              "This is what runs in the greenlet of each connection.")};
+
+static PyType_Slot state_slots[] = {
+    {Py_tp_doc, "Leads from a function without __self__ to the module."},
+    {0, NULL},
 };
 
-PyMethodDef cbase_handover_methods[] = {
-    CBASE_METHOD_DEF(
-        "do_handle", server_do_handle,
-        "do_handle($self, /, *args)\n--\n\n"
-        "Run the handler for one connection, in a greenlet made by the spawn function.\n\n"
-        "args: what do_read() returned; the handler gets them as its arguments and do_close()\n"
-        "after it, also when the handler raises. With spawn=None the handler runs at once, in\n"
-        "the hub, and must not block.\n\n"
-        "Raises what the spawn function raises, after do_close(*args). Since 1.0."),
-    CBASE_METHOD_DEF(
-        "do_close", server_do_close,
-        "do_close($self, /, *args)\n--\n\n"
-        "Called with the arguments of the handler when it is done. Does nothing; subclasses\n"
-        "close the connection here. Since 1.0."),
+static PyType_Spec state_spec = {
+    .name = "gevent_cbase._cbase._State",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = state_slots,
+};
+
+/* The function in C for the one in Python, which takes over where the arguments are others. */
+static PyObject *
+handover_function(PyObject *module, PyObject *in_python)
+{
+    cbase_state *st = cbase_module_state(module);
+    PyObject *name = cbase_object_attr(in_python, "__module__");
+    PyObject *cls = name == NULL ? NULL : PyType_FromModuleAndSpec(module, &state_spec, NULL);
+    PyObject *function =
+        cls == NULL ? NULL : PyCMethod_New(&handle_and_close_def, NULL, name, (PyTypeObject *)cls);
+
+    Py_XDECREF(cls);
+    Py_XDECREF(name);
+    if (function != NULL) {
+        Py_XSETREF(st->handover->in_python, Py_NewRef(in_python));
+        Py_XSETREF(st->handover->function, Py_NewRef(function));
+    }
+    return function;
+}
+
+int
+cbase_handover_init(cbase_state *st)
+{
+    st->handover = cbase_state_new(sizeof(*st->handover));
+    return st->handover == NULL ? -1 : 0;
+}
+
+PyMethodDef cbase_handover_functions[] = {
+    {"_server_do_handle", server_do_handle, METH_VARARGS, NULL},
+    {"_handover_function", handover_function, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

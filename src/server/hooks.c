@@ -131,7 +131,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (plain <= 0) {
         return plain;
     }
-    h->never_full = is_base(slot, in_dict, FULL, st->class->full);
+    h->never_full = is_base(slot, in_dict, FULL, st->class->full.function);
     h->full = in_dict[FULL];
     if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
         && PyType_HasFeature(Py_TYPE(slot->in_class[DO_READ]), Py_TPFLAGS_METHOD_DESCRIPTOR))
@@ -143,10 +143,10 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     }
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
-    h->base_do_handle = is_base(slot, in_dict, DO_HANDLE, st->class->do_handle);
+    h->base_do_handle = is_base(slot, in_dict, DO_HANDLE, st->class->do_handle.function);
     h->spawn = value_of(slot, in_dict, SPAWN);
     h->handle = value_of(slot, in_dict, HANDLE);
-    h->close_does_nothing = is_base(slot, in_dict, DO_CLOSE, st->class->do_close);
+    h->close_does_nothing = is_base(slot, in_dict, DO_CLOSE, st->class->do_close.function);
     if (in_dict[DO_CLOSE] == NULL && slot->in_class[DO_CLOSE] != NULL
         && Py_IS_TYPE(slot->in_class[DO_CLOSE], &PyFunction_Type))
     {
@@ -288,6 +288,10 @@ cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
 {
     PyObject *dict;
 
+    if (!cbase_class_is_as_taken(st)) {
+        cbase_hooks_drop(hooks);
+        return 0;
+    }
     if (hooks->self != NULL) {
         dict = PyObject_GenericGetDict(self, NULL);
         if (dict != NULL && is_true(hooks, self, dict)

@@ -6,15 +6,12 @@
 
 /* ---- accepting on and off ---- */
 
-CBASE_METHOD(server_start_accepting)
+static PyObject *
+server_start_accepting(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
     PyObject *watcher, *loop = NULL, *fileno = NULL, *callback = NULL, *result = NULL;
 
-    (void)args;
-    if (cbase_args_none("start_accepting", nargs, kwnames) < 0) {
-        return NULL;
-    }
     cbase_counters_resume(st, self);
     watcher = PyObject_GetAttr(self, st->s__watcher);
     if (watcher == NULL || watcher != Py_None) {
@@ -74,15 +71,10 @@ is_started(cbase_state *st, PyObject *self)
     return truth;
 }
 
-CBASE_METHOD(server_start_accepting_if_started)
+static PyObject *
+server_start_accepting_if_started(PyObject *module, PyObject *self)
 {
-    static const cbase_args_params params = {"_start_accepting_if_started", 0, {"_event", NULL}};
-    cbase_state *st = cbase_class_state(cls);
-    PyObject *event;
-
-    if (cbase_args_parse(&params, args, nargs, kwnames, &event) < 0) {
-        return NULL;
-    }
+    cbase_state *st = cbase_module_state(module);
     int started = is_started(st, self);
     if (started > 0) {
         started = cbase_object_run(self, st->s_start_accepting);
@@ -115,14 +107,12 @@ drop_watcher(PyObject *self, PyObject *attr, cbase_state *st)
     return PyObject_SetAttr(self, attr, Py_None);
 }
 
-CBASE_METHOD(server_stop_accepting)
+static PyObject *
+server_stop_accepting(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
 
-    (void)args;
-    if (cbase_args_none("stop_accepting", nargs, kwnames) < 0
-        || drop_watcher(self, st->s__watcher, st) < 0 || drop_watcher(self, st->s__timer, st) < 0)
-    {
+    if (drop_watcher(self, st->s__watcher, st) < 0 || drop_watcher(self, st->s__timer, st) < 0) {
         return NULL;
     }
     cbase_counters_resume(st, self);
@@ -215,14 +205,11 @@ close_after_failed_start(cbase_state *st, PyObject *self)
     cbase_except_reraise(&block);
 }
 
-CBASE_METHOD(server_start)
+static PyObject *
+server_start(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
 
-    (void)args;
-    if (cbase_args_none("start", nargs, kwnames) < 0) {
-        return NULL;
-    }
     starting *under_way;
     if (starting_begin(st, self, &under_way) < 0) {
         return NULL;
@@ -244,15 +231,6 @@ CBASE_METHOD(server_start)
     }
     starting_end(st, under_way);
     return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-CBASE_METHOD(server_init_socket)
-{
-    (void)self, (void)cls, (void)args;
-    if (cbase_args_none("init_socket", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
 }
 
 /* ---- close ---- */
@@ -298,15 +276,13 @@ close_socket(cbase_state *st, PyObject *self)
     return -1;
 }
 
-CBASE_METHOD(server_close)
+static PyObject *
+server_close(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
     cbase_except block;
 
-    (void)args;
-    if (cbase_args_none("close", nargs, kwnames) < 0
-        || cbase_object_run_on(self, st->s__stop_event, st->s_set) < 0)
-    {
+    if (cbase_object_run_on(self, st->s__stop_event, st->s_set) < 0) {
         return NULL;
     }
     if (cbase_object_run(self, st->s_stop_accepting) < 0) {
@@ -396,44 +372,21 @@ serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
     return stop_in_greenlet(st, self, timeout);
 }
 
-/* A method with one optional argument that runs in greenlets of its own: one that is killed
- * while it runs drops the argument that it was started with, so the method owns it. */
-#define BLOCKING_METHOD(function, name, param, run)                                               \
-    CBASE_METHOD(function)                                                                        \
+/* self.NAME(argument). The caller's frame owns both, whatever happens to its greenlet. */
+#define METHOD_OF_TWO(name, run)                                                                  \
+    static PyObject *server_##name(PyObject *module, PyObject *args)                              \
     {                                                                                             \
-        static const cbase_args_params params = {name, 0, {param, NULL}};                         \
-        PyObject *arg;                                                                            \
-        if (cbase_args_parse(&params, args, nargs, kwnames, &arg) < 0) {                          \
+        PyObject *self, *argument;                                                                \
+        if (!PyArg_UnpackTuple(args, "_server_" #name, 2, 2, &self, &argument)                    \
+            || run(cbase_module_state(module), self, argument) < 0)                               \
+        {                                                                                         \
             return NULL;                                                                          \
         }                                                                                         \
-        arg = Py_NewRef(arg == NULL ? Py_None : arg);                                             \
-        int result = run(cbase_class_state(cls), self, arg);                                      \
-        Py_DECREF(arg);                                                                           \
-        return result < 0 ? NULL : Py_NewRef(Py_None);                                            \
+        return Py_NewRef(Py_None);                                                                \
     }
 
-BLOCKING_METHOD(server_stop, "stop", "timeout", stop)
-BLOCKING_METHOD(server_serve_forever, "serve_forever", "stop_timeout", serve_forever)
-
-CBASE_METHOD(server_enter)
-{
-    (void)cls, (void)args;
-    if (cbase_args_none("__enter__", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(self);
-}
-
-CBASE_METHOD(server_exit)
-{
-    (void)args, (void)nargs;
-    if (cbase_args_no_keywords("__exit__", kwnames) < 0
-        || cbase_object_run(self, cbase_class_state(cls)->s_stop) < 0)
-    {
-        return NULL;
-    }
-    return Py_NewRef(Py_None);
-}
+METHOD_OF_TWO(stop, stop)
+METHOD_OF_TWO(serve_forever, serve_forever)
 
 int
 cbase_lifecycle_init(cbase_state *st)
@@ -442,51 +395,13 @@ cbase_lifecycle_init(cbase_state *st)
     return st->lifecycle == NULL ? -1 : 0;
 }
 
-PyMethodDef cbase_lifecycle_methods[] = {
-    CBASE_METHOD_DEF("start_accepting", server_start_accepting,
-                     "start_accepting($self, /)\n--\n\n"
-                     "Accept connections from now on; does nothing if it does so already.\n\n"
-                     "Raises AttributeError if there is no listening socket. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "_start_accepting_if_started", server_start_accepting_if_started,
-        "_start_accepting_if_started($self, /, _event=None)\n--\n\n"
-        "start_accepting() unless the server is stopped: called by timers and by the pool."),
-    CBASE_METHOD_DEF("stop_accepting", server_stop_accepting,
-                     "stop_accepting($self, /)\n--\n\n"
-                     "Accept no more connections until start_accepting(); the port stays open.\n\n"
-                     "Also cancels the pause after an error. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "init_socket", server_init_socket,
-        "init_socket($self, /)\n--\n\n"
-        "Called by start() before accepting: a subclass that was given an address creates,\n"
-        "binds and opens the listening socket here. Does nothing in this class. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "start", server_start,
-        "start($self, /)\n--\n\n"
-        "Open the listening socket if need be, and start to accept connections.\n\n"
-        "Raises what init_socket() and start_accepting() raise, OSError for instance if the\n"
-        "address is in use; start() may then be tried again. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "close", server_close,
-        "close($self, /)\n--\n\n"
-        "Stop accepting and close the listening socket. Handlers go on running. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "stop", server_stop,
-        "stop($self, /, timeout=None)\n--\n\n"
-        "close(), and wait for the handlers that run in a pool.\n\n"
-        "timeout: seconds until handlers still running are killed; default: stop_timeout (1).\n"
-        "Without a pool, handlers are neither waited for nor killed.\n\n"
-        "Raises BlockingSwitchOutError, an AssertionError, if it would have to wait in the\n"
-        "hub; the listener is closed by then. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "serve_forever", server_serve_forever,
-        "serve_forever($self, /, stop_timeout=None)\n--\n\n"
-        "start() if need be, wait until the server is stopped, then call stop().\n\n"
-        "stop_timeout: the timeout for stop(), in seconds; default: stop_timeout (1).\n\n"
-        "Raises what start() raises. Since 1.0."),
-    CBASE_METHOD_DEF("__enter__", server_enter,
-                     "__enter__($self, /)\n--\n\nReturn the server itself."),
-    CBASE_METHOD_DEF("__exit__", server_exit,
-                     "__exit__($self, /, *args)\n--\n\nstop() the server."),
+PyMethodDef cbase_lifecycle_functions[] = {
+    {"_server_start_accepting", server_start_accepting, METH_O, NULL},
+    {"_server_start_accepting_if_started", server_start_accepting_if_started, METH_O, NULL},
+    {"_server_stop_accepting", server_stop_accepting, METH_O, NULL},
+    {"_server_start", server_start, METH_O, NULL},
+    {"_server_close", server_close, METH_O, NULL},
+    {"_server_stop", server_stop, METH_VARARGS, NULL},
+    {"_server_serve_forever", server_serve_forever, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -228,39 +228,27 @@ cbase_parse_address(cbase_state *st, PyObject *address)
     return result;
 }
 
-#define ADDRESS_FUNCTION(function, name, param, call)                                             \
-    static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t nargs,          \
-                              PyObject *kwnames)                                                  \
-    {                                                                                             \
-        static const cbase_args_params params = {name, 1, {param, NULL}};                         \
-        PyObject *arg;                                                                            \
-        if (cbase_args_parse(&params, args, nargs, kwnames, &arg) < 0) {                          \
-            return NULL;                                                                          \
-        }                                                                                         \
-        return call(cbase_module_state(module), arg);                                             \
-    }
+static PyObject *
+address_extract_family(PyObject *module, PyObject *host)
+{
+    return extract_family(cbase_module_state(module), host);
+}
 
-ADDRESS_FUNCTION(address_extract_family, "_extract_family", "host", extract_family)
-ADDRESS_FUNCTION(address_parse_inner, "_parse_address", "address", parse)
-ADDRESS_FUNCTION(address_parse, "parse_address", "address", cbase_parse_address)
+static PyObject *
+address_parse_inner(PyObject *module, PyObject *address)
+{
+    return parse(cbase_module_state(module), address);
+}
+
+static PyObject *
+address_parse(PyObject *module, PyObject *address)
+{
+    return cbase_parse_address(cbase_module_state(module), address);
+}
 
 PyMethodDef cbase_parse_address_functions[] = {
-    CBASE_FUNCTION_DEF(
-        "_extract_family", address_extract_family,
-        "_extract_family($module, host)\n--\n\n"
-        "Return (AF_INET6, host without brackets) for '[host]', else (AF_INET, host)."),
-    CBASE_FUNCTION_DEF("_parse_address", address_parse_inner,
-                       "_parse_address($module, address)\n--\n\n"
-                       "parse_address() without the address in the text of a ValueError."),
-    CBASE_FUNCTION_DEF(
-        "parse_address", address_parse,
-        "parse_address($module, address)\n--\n\n"
-        "Return the pair (address family, socket address) that an address stands for.\n\n"
-        "address: a (host, port) tuple, returned unchanged with AF_INET6 if the host is\n"
-        "empty or contains a colon, else with AF_INET; 'host:port', '[IPv6 host]:port',\n"
-        "':port' or '*:port' (any IPv4 host); or a port alone, as int or str (any IPv6\n"
-        "host).\n\n"
-        "Raises ValueError if text or number cannot be parsed, TypeError for other\n"
-        "types. Since 1.0."),
+    {"_address_extract_family", address_extract_family, METH_O, NULL},
+    {"_address_parse_inner", address_parse_inner, METH_O, NULL},
+    {"_address_parse", address_parse, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

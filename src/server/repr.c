@@ -158,13 +158,10 @@ error:
     return NULL;
 }
 
-CBASE_METHOD(server_formatinfo)
+static PyObject *
+server_formatinfo(PyObject *module, PyObject *self)
 {
-    (void)args;
-    if (cbase_args_none("_formatinfo", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return format_info(cbase_class_state(cls), self);
+    return format_info(cbase_module_state(module), self);
 }
 
 /* '<NAME INFO>' or '<NAME at ID INFO>' */
@@ -190,22 +187,16 @@ describe(cbase_state *st, PyObject *self, int with_id)
     return result;
 }
 
-CBASE_METHOD(server_repr)
+static PyObject *
+server_repr(PyObject *module, PyObject *self)
 {
-    (void)args;
-    if (cbase_args_none("__repr__", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return describe(cbase_class_state(cls), self, 1);
+    return describe(cbase_module_state(module), self, 1);
 }
 
-CBASE_METHOD(server_str)
+static PyObject *
+server_str(PyObject *module, PyObject *self)
 {
-    (void)args;
-    if (cbase_args_none("__str__", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    return describe(cbase_class_state(cls), self, 0);
+    return describe(cbase_module_state(module), self, 0);
 }
 
 /* self.address[index] if it is a tuple, else None */
@@ -229,35 +220,26 @@ address_item(cbase_state *st, PyObject *self, PyObject *index)
     return item;
 }
 
-CBASE_METHOD(get_server_host)
+static PyObject *
+get_server_host(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
-    (void)args;
-    if (cbase_args_none("server_host", nargs, kwnames) < 0) {
-        return NULL;
-    }
+    cbase_state *st = cbase_module_state(module);
     return address_item(st, self, st->zero);
 }
 
-CBASE_METHOD(get_server_port)
+static PyObject *
+get_server_port(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
-    (void)args;
-    if (cbase_args_none("server_port", nargs, kwnames) < 0) {
-        return NULL;
-    }
+    cbase_state *st = cbase_module_state(module);
     return address_item(st, self, st->one);
 }
 
-CBASE_METHOD(get_started)
+static PyObject *
+get_started(PyObject *module, PyObject *self)
 {
-    cbase_state *st = cbase_class_state(cls);
+    cbase_state *st = cbase_module_state(module);
     PyObject *event;
 
-    (void)args;
-    if (cbase_args_none("started", nargs, kwnames) < 0) {
-        return NULL;
-    }
     event = PyObject_GetAttr(self, st->s__stop_event);
     if (event == NULL) {
         return NULL;
@@ -267,36 +249,20 @@ CBASE_METHOD(get_started)
     return stopped < 0 ? NULL : PyBool_FromLong(!stopped);
 }
 
-CBASE_METHOD(get_closed)
+static PyObject *
+get_closed(PyObject *module, PyObject *self)
 {
-    (void)args;
-    if (cbase_args_none("closed", nargs, kwnames) < 0) {
-        return NULL;
-    }
-    int open = cbase_object_has(self, cbase_class_state(cls)->s_socket);
+    int open = cbase_object_has(self, cbase_module_state(module)->s_socket);
     return open < 0 ? NULL : PyBool_FromLong(!open);
 }
 
-PyMethodDef cbase_repr_methods[] = {
-    CBASE_METHOD_DEF("_formatinfo", server_formatinfo,
-                     "_formatinfo($self, /)\n--\n\n"
-                     "The part of repr() and str() that tells descriptor, address and handler."),
-    CBASE_METHOD_DEF("__repr__", server_repr, "__repr__($self, /)\n--\n\nReturn repr(self)."),
-    CBASE_METHOD_DEF("__str__", server_str, "__str__($self, /)\n--\n\nReturn str(self)."),
-    {NULL, NULL, 0, NULL},
-};
-
-PyMethodDef cbase_repr_properties[] = {
-    CBASE_METHOD_DEF(
-        "server_host", get_server_host,
-        "Host that the server is bound to, a str; None if the address is not a tuple, as that\n"
-        "of a UNIX socket. Since 1.0."),
-    CBASE_METHOD_DEF(
-        "server_port", get_server_port,
-        "Port that the server is bound to, an int; None if the address is not a tuple. With\n"
-        "port 0 the real one is known once the server has started. Since 1.0."),
-    CBASE_METHOD_DEF("started", get_started,
-                     "True between start() and close(), also while accepting pauses. Since 1.0."),
-    CBASE_METHOD_DEF("closed", get_closed, "True while there is no listening socket. Since 1.0."),
+PyMethodDef cbase_repr_functions[] = {
+    {"_server_formatinfo", server_formatinfo, METH_O, NULL},
+    {"_server_repr", server_repr, METH_O, NULL},
+    {"_server_str", server_str, METH_O, NULL},
+    {"_server_host", get_server_host, METH_O, NULL},
+    {"_server_port", get_server_port, METH_O, NULL},
+    {"_server_started", get_started, METH_O, NULL},
+    {"_server_closed", get_closed, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

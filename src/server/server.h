@@ -11,17 +11,27 @@
 
 /* ---- class.c: the class ---- */
 
+/* A function of the class, and its code when the class was taken. Both owned. */
+typedef struct {
+    PyObject *function, *code;
+} cbase_own_function;
+
 struct cbase_class {
-    PyTypeObject *BaseServer;
-    PyObject *full, *do_handle, *do_close; // its own descriptors
+    PyTypeObject *BaseServer; // owned; NULL until it has been defined
+    cbase_own_function full, do_handle, do_close;
 };
 
-/* Creates BaseServer for `module` and stores it in its state. */
-int cbase_class_create(PyObject *module, cbase_state *st);
+extern PyMethodDef cbase_class_functions[];
+
+int cbase_class_init(cbase_state *st);
+/* Whether nobody has given these functions other code. */
+int cbase_class_is_as_taken(const cbase_state *st);
+/* Whether an object is a server that runs on the class. */
+int cbase_class_has(const cbase_state *st, PyObject *obj);
 
 /* ---- lifecycle.c: start, stop and what lies between ---- */
 
-extern PyMethodDef cbase_lifecycle_methods[];
+extern PyMethodDef cbase_lifecycle_functions[];
 
 struct cbase_lifecycle {
     /* Counts BaseServer.close(): tells the accept loop that some server has been closed. */
@@ -33,7 +43,7 @@ int cbase_lifecycle_init(cbase_state *st);
 
 /* ---- accept_loop.c ---- */
 
-extern PyMethodDef cbase_accept_loop_methods[];
+extern PyMethodDef cbase_accept_loop_functions[];
 
 /* ---- hooks.c: what the accept loop calls and reads on one server ---- */
 
@@ -67,8 +77,9 @@ void cbase_hooks_drop(cbase_hooks *hooks);
 
 /* ---- handover.c: from an accepted connection to its handler ---- */
 
-extern PyMethodDef cbase_handover_methods[];
 extern PyMethodDef cbase_handover_functions[];
+
+int cbase_handover_init(cbase_state *st);
 
 /* self.do_handle(*args) for BaseServer's own do_handle. `args` is a tuple. `hooks`: those of
  * the server, valid now, or NULL. */
@@ -118,8 +129,7 @@ PyObject *cbase_parse_address(cbase_state *st, PyObject *address);
 
 /* ---- repr.c: repr and properties ---- */
 
-extern PyMethodDef cbase_repr_methods[];
-extern PyMethodDef cbase_repr_properties[];
+extern PyMethodDef cbase_repr_functions[];
 
 /* ---- counters.c: what is counted about servers ---- */
 

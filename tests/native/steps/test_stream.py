@@ -25,6 +25,7 @@ import gevent.select
 import pytest
 from gevent import _socket3, get_hub, server, socket
 from gevent._socketcommon import cancel_wait_ex
+from gevent.pool import Pool
 
 import helpers
 from helpers import (
@@ -289,6 +290,76 @@ def test_tls_server(impl, serve):
         assert client.recv(100) == b'HELLO'
     until(lambda: len(kept) == 2)
     assert kept == [ssl.SSLSocket, (socket.socket, 'detached')]
+
+
+@pytest.mark.stock_bug
+@pytest.mark.parametrize('spawn', ['default', 'raw', 'pool'])
+def test_tls_handshake_while_the_server_closes(impl, serve, errors, spawn):
+    """The client gets the handler that it was accepted with. gevent looks for the handler when the
+    handshake is over, and loses the client: AttributeError.
+    """
+    from gevent import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    shown = []
+
+    def handle(sock, address):
+        shown.append(repr(gevent.getcurrent()))
+        sock.sendall(sock.recv(100).upper())
+    how = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': Pool(2)}[spawn]
+    one = serve(impl.StreamServer(LOOPBACK, handle, spawn=how, ssl_context=context))
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.load_verify_locations(CERTIFICATE)
+    client = connect(one)
+    gevent.sleep(0.01)  # accepted: the server waits for the client to speak
+    one.close()
+    try:
+        with trusting.wrap_socket(client) as client:
+            client.sendall(b'hello')
+            answer = client.recv(100)
+    except OSError:
+        answer = b''
+    assert answer == (b'' if impl.stock else b'HELLO') and not hasattr(one, 'handle')
+    if impl.stock:
+        until(lambda: errors)
+        assert [kind for _, kind, _ in errors] == [AttributeError]
+        return
+    assert errors == []
+    if spawn != 'raw':
+        assert ('_handle_and_close_when_done(<bound method StreamServer.wrap_socket_and_handle , '
+                in shown[0])
+
+
+def test_tls_server_whose_method_is_another(impl, serve):
+    """An override is called as it is, whatever its name."""
+    class Server(impl.StreamServer):
+        def wrap_socket_and_handle(self, client_socket, address):
+            seen.append(self.handle)
+            client_socket.sendall(b'bye')
+    seen = []
+    one = serve(Server(LOOPBACK, len, ssl_args_are='not looked at'))
+    assert ask(one, b'') == b'bye' and seen == [len]
+
+
+def test_tls_server_whose_class_has_the_handler(impl, serve):
+    """It is called as a method, also after close()."""
+    from gevent import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+
+    class Server(impl.StreamServer):
+        def handle(self, sock, address):
+            sock.sendall(b'%d' % (self is one))
+    one = serve(Server(LOOPBACK, ssl_context=context))
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.load_verify_locations(CERTIFICATE)
+    client = connect(one)
+    gevent.sleep(0.01)
+    one.close()
+    with trusting.wrap_socket(client) as client:
+        assert client.recv(100) == b'1'
 
 
 @pytest.mark.fast_path('lookups', 'sockets')

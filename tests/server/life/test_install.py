@@ -36,9 +36,8 @@ def echo_server(**options):
 
 def loop_is_ours(server):
     """Whether it is our function that the event loop calls for a running server."""
-    import types
     assert server._watcher.callback == server._do_read
-    return not isinstance(server._watcher.callback, types.MethodType)
+    return server._watcher.callback.__func__.__module__ == 'gevent_cbase.baseserver'
 
 
 class Callers:

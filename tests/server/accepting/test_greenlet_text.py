@@ -1,0 +1,83 @@
+"""What the greenlet of a handler shows of itself: the same text as with gevent's own class.
+
+Log lines of failed handlers are grouped by it.
+"""
+import io
+import re
+
+import gevent
+import pytest
+from gevent import util
+from gevent.pool import Pool
+from helpers import LOOPBACK, ask, until
+
+SPAWNS = {'default': lambda: 'default', 'pool': lambda: Pool(2)}
+every_spawn = pytest.mark.parametrize('spawn', SPAWNS)
+
+#: gevent shows the first fifty characters of each argument
+TEXT = (r'<Greenlet (?:"Greenlet-\d+" )?at 0x[0-9a-f]+: _handle_and_close_when_done\('
+        r'<function \w+ at 0x[0-9a-f]+>, <bound method StreamServer\.do_close of <StreamServ, '
+        r'\(<gevent\._socket3\.socket(?: \[closed\])? at 0x[0-9a-f]+(?: object,)?\)>')
+
+shown, show = [], []
+
+
+def handle(sock, address):
+    """A global function, whose repr() is short."""
+    shown.append(show[0]())
+
+
+def fails(sock, address):
+    raise ValueError('wrong')
+
+
+def shown_by(impl, spawn, function):
+    """What *function* returns in a handler."""
+    shown[:], show[:] = [], [function]
+    server = impl.StreamServer(LOOPBACK, handle, spawn=SPAWNS[spawn]())
+    server.start()
+    try:
+        ask(server, b'')
+        until(lambda: shown)
+    finally:
+        server.stop()
+    return shown[0]
+
+
+@every_spawn
+def test_repr(impl, spawn):
+    assert re.fullmatch(TEXT, shown_by(impl, spawn, lambda: repr(gevent.getcurrent())))
+
+
+@every_spawn
+def test_run_info(impl, spawn):
+    """As the monitor thread prints it, too: one entry, with the text and where it was spawned."""
+    lines = shown_by(impl, spawn, lambda: '\n'.join(util.format_run_info())).splitlines()
+    found = [line for line in lines if '_handle_and_close_when_done' in line]
+    assert any(re.search(TEXT, line) for line in found)
+    assert not any('built-in' in line for line in lines)
+
+
+@every_spawn
+def test_tree(impl, spawn):
+    """The tree of greenlets that gevent draws."""
+    tree = shown_by(impl, spawn, lambda: str(util.GreenletTree.current_tree()))
+    assert re.search(TEXT, tree) and 'built-in' not in tree
+
+
+@every_spawn
+def test_report_of_a_failed_handler(impl, spawn, monkeypatch):
+    """The last line that the hub prints."""
+    out = io.StringIO()
+    monkeypatch.setattr(gevent.get_hub(), 'exception_stream', out, raising=False)
+    server = impl.StreamServer(LOOPBACK, fails, spawn=SPAWNS[spawn]())
+    server.start()
+    try:
+        ask(server, b'')
+        until(lambda: 'failed with' in out.getvalue())
+    finally:
+        server.stop()
+    lines = out.getvalue().strip().splitlines()
+    assert lines[-2] == 'ValueError: wrong'
+    text, _, failed = lines[-1].partition(' <')[2].partition(' failed with ')
+    assert re.fullmatch(TEXT, '<' + text) and failed == 'ValueError'
