@@ -54,7 +54,8 @@ def main():
     if not args:
         fail('no program to run')
     _install.install()
-    run(args[0], args[1:])
+    if not run(args[0], args[1:]):
+        _run.end_badly()
 
 
 if __name__ == '__main__':
