@@ -902,7 +902,9 @@ def test_help(option):
 
 @pytest.mark.parametrize('args, named', [
     ([], ''), (['--nonsense'], '--nonsense'), (['-x', 'script.py'], '-x'), (['-m'], '-m'),
-    (['-c'], '-c'),
+    (['-c'], '-c'), (['--info', 'extra'], '--info takes no argument: extra'),
+    (['--help', 'extra'], '--help takes no argument: extra'),
+    (['-h', '--info'], '-h takes no argument: --info'),
 ])
 def test_usage_errors(program, args, named):
     """Exit status 2, the usage on standard error."""
@@ -924,9 +926,26 @@ def test_info(switch):
     for name, number in (('CPython', platform.python_version()), ('gevent', gevent.__version__),
                          ('greenlet', greenlet.__version__), ('gevent_cbase', version)):
         assert re.search(r'(?m)^%s\W+%s\b' % (name, re.escape(number)), out), out
-    assert re.search(r'(?m)^installed\W+%s\b' % ('no' if switch == '0' else 'yes'), out), out
+    off = 'no: GEVENT_CBASE switches it off'
+    assert re.search(r'(?m)^installed +%s$' % (off if switch == '0' else 'yes'), out), out
+    paths = re.findall(r'(?m)^  (\w+) +(.*)$', out.partition('\nfast paths\n')[2])
+    assert [name for name, _ in paths] == [
+        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
+    assert {told == 'off: GEVENT_CBASE switches it off' for _, told in paths} == {switch == '0'}
     loop = type(gevent.get_hub().loop).__module__
     assert re.search(r'(?m)^loop\W.*%s' % re.escape(loop), out), out
+
+
+@pytest.mark.parametrize('loop, why', [
+    ('nonsense', "ImportError: Cannot import 'nonsense'. "),
+    ('nonsense.loop', "ModuleNotFoundError: No module named 'nonsense'"),
+    ('os.sep', "AttributeError: 'str' object has no attribute '__module__'")])
+def test_info_without_a_loop(loop, why):
+    """One line says what is wrong."""
+    status, out, err = ours('--info', GEVENT_LOOP=loop)
+    assert (status, out) == (1, '')
+    assert err.startswith('gevent_cbase: gevent cannot load its event loop: ' + why)
+    assert err.count('\n') == 1
 
 
 #: prints whose server classes the program has
