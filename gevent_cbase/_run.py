@@ -58,14 +58,14 @@ def run_path(path, args):
 
 def end_badly():
     """Raise what has the interpreter end as after the program's exception, which was shown."""
-    shown = {name: value for name, value in vars(sys).items() if name.startswith('last_')}
-    hook = sys.excepthook
+    before = {name: value for name, value in vars(sys).items()
+              if name.startswith('last_') or name == 'excepthook'}
 
     def say_nothing(*args):
-        sys.excepthook = hook
-        vars(sys).update(shown)
+        del sys.excepthook
+        vars(sys).update(before)
     sys.excepthook = say_nothing
-    if issubclass(shown.get('last_type', Exception), KeyboardInterrupt):
+    if issubclass(before.get('last_type', Exception), KeyboardInterrupt):
         raise KeyboardInterrupt
     raise Exception
 
