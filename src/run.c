@@ -33,12 +33,16 @@ run_file(PyObject *module, PyObject *args)
 
 /* python -c SOURCE */
 static PyObject *
-run_source(PyObject *module, PyObject *source)
+run_source(PyObject *module, PyObject *args)
 {
+    PyObject *source;
     PyCompilerFlags flags = {.cf_flags = PyCF_IGNORE_COOKIE,
                              .cf_feature_version = PY_MINOR_VERSION};
 
     (void)module;
+    if (!PyArg_ParseTuple(args, "U:_run_source", &source)) {
+        return NULL;
+    }
     const char *text = PyUnicode_AsUTF8(source);
     if (text == NULL) {
         PySys_WriteStderr("Unable to decode the command from the command line:\n");
@@ -50,15 +54,14 @@ run_source(PyObject *module, PyObject *source)
 
 /* python -m, with the function of runpy that does it */
 static PyObject *
-run_call(PyObject *module, PyObject *args)
+run_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)module;
-    PyObject *arguments = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));
-    if (arguments == NULL) {
+    if (nargs == 0) {
+        PyErr_SetString(PyExc_TypeError, "a function is required");
         return NULL;
     }
-    PyObject *result = PyObject_CallObject(PyTuple_GET_ITEM(args, 0), arguments);
-    Py_DECREF(arguments);
+    PyObject *result = PyObject_Vectorcall(args[0], args + 1, nargs - 1, NULL);
     if (result == NULL) {
         PyErr_Print();
         Py_RETURN_FALSE;
@@ -72,10 +75,10 @@ PyMethodDef cbase_run_functions[] = {
      PyDoc_STR("_run_file($module, path, /)\n--\n\n"
                "Run a script, compiled or not, as `__main__`; return whether it ended well.\n\n"
                "Raises OSError if it cannot be opened.")},
-    {"_run_source", run_source, METH_O,
+    {"_run_source", run_source, METH_VARARGS,
      PyDoc_STR("_run_source($module, source, /)\n--\n\n"
                "Run code as `__main__`; return whether it ended well.")},
-    {"_run_call", run_call, METH_VARARGS,
+    {"_run_call", (PyCFunction)(void (*)(void))run_call, METH_FASTCALL,
      PyDoc_STR("_run_call($module, function, /, *args)\n--\n\n"
                "Call a function that runs a program; return whether it ended well.")},
     {NULL, NULL, 0, NULL},
