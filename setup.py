@@ -14,6 +14,8 @@ FLAGS = ['-std=c11', '-O2', '-fvisibility=hidden']
 if sys.implementation.name != 'cpython':
     sys.exit('gevent_cbase is an extension of CPython; on %s use gevent itself.'
              % sys.implementation.name)
+if sysconfig.get_config_var('Py_GIL_DISABLED'):
+    sys.exit('gevent_cbase relies on the GIL; on a free-threaded CPython use gevent itself.')
 
 
 class BuildExt(build_ext):

@@ -18,7 +18,8 @@ gevent server in it then runs on the accept loop in C.
   --help, -h  print this
 
 With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
-with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack.
+with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack. Values
+that are not known are read as 0, with a warning.
 """
 
 
@@ -32,6 +33,8 @@ def main():
     if not args:
         fail('no program to run')
     first = args.pop(0)
+    if first in ('--help', '-h', '--info') and args:
+        fail('%s takes no argument: %s' % (first, args[0]))
     if first in ('--help', '-h'):
         sys.stdout.write(USAGE)
         return
@@ -54,7 +57,8 @@ def main():
     if not args:
         fail('no program to run')
     _install.install()
-    run(args[0], args[1:])
+    if not run(args[0], args[1:]):
+        _run.end_badly()
 
 
 if __name__ == '__main__':

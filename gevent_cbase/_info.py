@@ -7,14 +7,26 @@ import greenlet
 from gevent import config
 
 from gevent_cbase import _install
+from gevent_cbase._native import premises
 from gevent_cbase._native.paths import FAST_PATHS
 from gevent_cbase._version import __version__
 
 
 def fast_paths():
-    """Yield (name, reason) for each fast path; the reason is None if the path is on."""
+    """Yield (name, reason) for each fast path; the reason is None if the drop-in takes it."""
+    disabled = _install.disabled()
     for name, why_off in FAST_PATHS.items():
-        yield name, why_off()
+        yield name, disabled or why_off()
+
+
+def loop():
+    """The name of gevent's event loop. Raises SystemExit, with a line for it, if there is none."""
+    try:
+        cls = config.loop
+        return '%s.%s' % (cls.__module__, cls.__qualname__)
+    except Exception as ex:  # it is imported, and GEVENT_LOOP may name anything
+        why = ' '.join(premises.told(ex).split())
+        sys.exit('gevent_cbase: gevent cannot load its event loop: %s' % why)
 
 
 def lines():
@@ -24,13 +36,11 @@ def lines():
     yield 'greenlet     %s' % greenlet.__version__
     yield '%-12s %s (%s)' % (platform.python_implementation(), platform.python_version(),
                              sys.platform)
-    loop = config.loop
-    yield 'loop         %s.%s' % (loop.__module__, loop.__qualname__)
+    yield 'loop         %s' % loop()
     if _install.is_installed():
         yield 'installed    yes'
     else:
-        yield 'installed    no%s' % (': GEVENT_CBASE is set to switch it off'
-                                     if _install.disabled() else '')
+        yield 'installed    no: %s' % (_install.disabled() or 'install() was not called')
     yield ''
     yield 'fast paths'
     for name, reason in fast_paths():

@@ -44,8 +44,8 @@ class _Installed:
 
 
 def disabled():
-    """Return whether the environment variable GEVENT_CBASE forbids install()."""
-    return switches.says_no('GEVENT_CBASE')
+    """Why the environment forbids install(), as text; None if it does not."""
+    return switches.why_not('GEVENT_CBASE')
 
 
 def install(*, datastack=True):
@@ -55,17 +55,19 @@ def install(*, datastack=True):
     their instances; servers that are running go on with our accept loop. Names in loaded
     modules that hold gevent's objects are bound to ours. May be called at any time and
     again, before or after ``gevent.monkey.patch_all()``. Does nothing if the environment
-    variable ``GEVENT_CBASE`` is ``0``.
+    variable ``GEVENT_CBASE`` is ``0``, or has a value that is not known.
 
     Also enables the cache of gevent_cbase.datastack, unless *datastack* is false or the
     environment variable ``GEVENT_CBASE_DATASTACK`` is ``0``.
 
-    Warns with RuntimeWarning of each class that refuses the change; it stays on gevent's.
+    Warns with RuntimeWarning of each class that refuses the change, which stays on gevent's, and
+    once of a value of these variables that is not known.
 
     If it raises anything, for instance because warnings are errors, nothing is installed.
 
     .. versionadded:: 1.0
     """
+    switches.check('GEVENT_CBASE')
     if not disabled():
         _one_by_one(_install, datastack)
 

@@ -1,13 +1,13 @@
-"""Run a program the way ``python`` does: a script, a module or code, as ``__main__``."""
+"""Run a program the way ``python`` does: a script, a module or code, as ``__main__``.
+
+No function that is below the program has ``__main__`` or its namespace: see src/run.c.
+"""
 import builtins
 import importlib.machinery
-import importlib.util
 import linecache
-import marshal
 import os
 import pkgutil
 import runpy
-import stat
 import sys
 import textwrap
 import types
@@ -16,27 +16,28 @@ from gevent_cbase import _cbase
 
 
 def run_module(name, args):
-    """``python -m name args``"""
+    """``python -m name args``; return whether it ended well."""
     sys.argv[:] = ['-m', *args]
     _new_main()
-    _end_like_python(runpy._run_module_as_main, name)
+    return _cbase._run_call(runpy._run_module_as_main, name)
 
 
 def run_code(source, args):
-    """``python -c source args``"""
+    """``python -c source args``; return whether it ended well."""
     sys.argv[:] = ['-c', *args]
     _set_path0('')
     if sys.version_info >= (3, 14):
         source = textwrap.dedent(source)
     if sys.version_info >= (3, 13):  # tracebacks show lines of the code
         linecache.cache['<string>'] = (len(source), None, source.splitlines(True), '<string>')
-    main = _new_main()
-    main.__loader__ = importlib.machinery.BuiltinImporter
-    _end_like_python(_execute, source, vars(main))
+    _new_main()
+    return _cbase._run_source(source)
 
 
 def run_path(path, args):
-    """``python path args``: a script, compiled or not, or a folder or archive with __main__."""
+    """``python path args``: a script, compiled or not, or a folder or archive with __main__;
+    return whether it ended well.
+    """
     sys.argv[:] = [path, *args]
     filename = os.path.join(os.getcwd(), path)
     if not path and sys.version_info >= (3, 11):
@@ -44,28 +45,29 @@ def run_path(path, args):
     if pkgutil.get_importer(filename) is not None:
         _set_path0(filename, always=True)
         _new_main()
-        _end_like_python(runpy._run_module_as_main, '__main__', False)
-        return
-    compiled = False
+        return _cbase._run_call(runpy._run_module_as_main, '__main__', False)
+    _set_path0(os.path.dirname(os.path.realpath(filename)))
+    _new_main()
     try:
-        if stat.S_ISREG(os.stat(filename).st_mode):  # a pipe can be read but once
-            with open(filename, 'rb') as file:
-                compiled = file.read(4) == importlib.util.MAGIC_NUMBER
+        return _cbase._run_file(filename)
     except OSError as ex:
         print("%s: can't open file %r: [Errno %d] %s" % (
             sys.executable, filename, ex.errno, ex.strerror), file=sys.stderr)
         sys.exit(2)
-    _set_path0(os.path.dirname(os.path.realpath(filename)))
-    main = _new_main()
-    main.__file__ = filename
-    if sys.version_info < (3, 15):
-        main.__cached__ = None
-    if compiled:
-        main.__loader__ = importlib.machinery.SourcelessFileLoader('__main__', filename)
-        _end_like_python(_execute_compiled, filename, vars(main))
-    else:
-        main.__loader__ = importlib.machinery.SourceFileLoader('__main__', filename)
-        _end_like_python(_cbase._run_file, filename, vars(main))
+
+
+def end_badly():
+    """Raise what has the interpreter end as after the program's exception, which was shown."""
+    before = {name: value for name, value in vars(sys).items()
+              if name.startswith('last_') or name == 'excepthook'}
+
+    def say_nothing(*args):
+        del sys.excepthook
+        vars(sys).update(before)
+    sys.excepthook = say_nothing
+    if issubclass(before.get('last_type', Exception), KeyboardInterrupt):
+        raise KeyboardInterrupt
+    raise Exception
 
 
 def _set_path0(entry, always=False):
@@ -78,48 +80,10 @@ def _set_path0(entry, always=False):
 
 
 def _new_main():
-    """A fresh ``__main__``, as the interpreter has it before it runs anything."""
-    former = sys.modules['__main__']
+    """Make a fresh ``__main__``, as the interpreter has it before it runs anything."""
     main = types.ModuleType('__main__')
-    main.__builtins__ = builtins
-    if '__annotations__' in vars(former):
+    if '__annotations__' in vars(sys.modules['__main__']):
         main.__annotations__ = {}
+    main.__builtins__ = builtins
+    main.__loader__ = importlib.machinery.BuiltinImporter
     sys.modules['__main__'] = main
-    return main
-
-
-def _execute(source, namespace):
-    exec(compile(source, '<string>', 'exec', dont_inherit=True), namespace)
-
-
-def _execute_compiled(filename, namespace):
-    with open(filename, 'rb') as file:
-        code = marshal.loads(file.read()[16:])
-    exec(code, namespace)
-
-
-def _end_like_python(run, *args):
-    """Call *run*; an exception that ends the program is shown without frames of ours.
-
-    It is shown here, and then goes on up to the interpreter for the exit status, which shows
-    it, with the frames above, to a hook that says nothing.
-    """
-    try:
-        run(*args)
-        return
-    except SystemExit:
-        raise
-    except BaseException as ex:
-        error = ex
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals is globals():
-        traceback = traceback.tb_next
-    error.__traceback__ = traceback
-    _cbase._print_exception(error)
-    hook = sys.excepthook
-
-    def silent_hook(_kind, value, _traceback):
-        sys.excepthook = hook
-        sys.last_traceback = value.__traceback__ = traceback
-    sys.excepthook = silent_hook
-    raise error

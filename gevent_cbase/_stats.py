@@ -77,7 +77,7 @@ def fast_paths(server):
         'watchers': no_sockets or _sockets._watchers_off(),
         'closing': (None if sockets else _why_off('sockets')) or _closing.off(),
         'pools': no_pools,
-        'greenlets': _why_no_greenlets(server, no_pools),
+        'greenlets': _why_no_greenlets(server, plain),
         'datastack': datastack.why_off(),
     }
 
@@ -106,15 +106,21 @@ def _why_no_pools(server, plain):
         return 'the pool is not a plain gevent.pool.Pool'
 
 
-def _why_no_greenlets(server, no_pools):
+def _why_no_greenlets(server, plain):
     spawn = getattr(server, '_spawn', None)
     if spawn is None:
         return 'handlers run in the hub'
-    if no_pools is None:
-        spawn = getattr(server.pool.greenlet_class, 'spawn', None)
+    pool = getattr(spawn, '__self__', None)
+    if plain:
+        spawn = getattr(pool.greenlet_class, 'spawn', None)
     taken = _cbase._greenlets_taken(spawn)
-    if not taken:
-        return taken is None and _why_off('greenlets') or 'spawn is not one of gevent'
+    if taken:
+        return None
+    if taken is None and (reason := _why_off('greenlets')):
+        return reason
+    if not plain and pool is not None and pool is getattr(server, 'pool', None):
+        return 'pools is off'
+    return 'spawn is not one of gevent'
 
 
 os.register_at_fork(after_in_child=lambda: _cbase._stats_start_over(True))

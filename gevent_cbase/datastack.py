@@ -99,11 +99,7 @@ def why_off():
         if _cbase._datastack_is_reached():
             return None
         return 'another arena allocator has taken its place'
-    if switches.why_off('datastack'):
-        return switches.OFF
-    if _failure is None and _forbidden():
-        return 'GEVENT_CBASE_DATASTACK is set to switch it off'
-    return _failure or 'not enabled'
+    return switches.why_off('datastack') or _failure or _forbidden() or 'not enabled'
 
 
 def stats():
@@ -142,12 +138,12 @@ def _works():
 
 
 def _forbidden():
-    return (switches.says_no('GEVENT_CBASE_DATASTACK')
-            or switches.why_off('datastack') is not None)
+    return switches.why_off('datastack') or switches.why_not('GEVENT_CBASE_DATASTACK')
 
 
 def _on_install():
     global _by_install
+    switches.check('GEVENT_CBASE_DATASTACK')
     if not _forbidden() and not stats().limit:
         _by_install = _enable(DEFAULT_MAX_CHUNKS)
 

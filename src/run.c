@@ -1,20 +1,23 @@
-/* For `python -m gevent_cbase`: the two steps of running a program that Python code cannot do
- * the way the interpreter does.
+/* For `python -m gevent_cbase`: runs a program as the interpreter does, once there is a new
+ * `__main__` for it. An exception is shown here, and SystemExit ends the process here: so it has
+ * no frame of ours in its traceback.
+ *
+ * As in the interpreter, `__main__` belongs to sys.modules alone: no Python frame of ours has it,
+ * nor its namespace. Whoever keeps a frame or an exception of the program keeps the frames below,
+ * and `__main__` would be alive when its names are cleared, late in the finalization.
  *
  * Knows neither servers nor the module's state.
  */
 #include "ground.h"
 
-/* Run a script: source is read and decoded, and its errors are told, as for `python SCRIPT`. */
+/* python SCRIPT */
 static PyObject *
 run_file(PyObject *module, PyObject *args)
 {
-    PyObject *path, *globals, *result;
+    PyObject *path;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "O&O!:_run_file", PyUnicode_FSConverter, &path, &PyDict_Type,
-                          &globals))
-    {
+    if (!PyArg_ParseTuple(args, "O&:_run_file", PyUnicode_FSConverter, &path)) {
         return NULL;
     }
     FILE *file = fopen(PyBytes_AS_STRING(path), "rb");
@@ -23,34 +26,60 @@ run_file(PyObject *module, PyObject *args)
         Py_DECREF(path);
         return NULL;
     }
-    result =
-        PyRun_FileExFlags(file, PyBytes_AS_STRING(path), Py_file_input, globals, globals, 1, NULL);
+    int status = PyRun_AnyFileExFlags(file, PyBytes_AS_STRING(path), 1, NULL);
     Py_DECREF(path);
-    return result;
+    return PyBool_FromLong(status == 0);
 }
 
-/* Show an exception that ends the program: sys.last_*, sys.excepthook, and what happens if that
- * fails. */
+/* python -c SOURCE */
 static PyObject *
-print_exception(PyObject *module, PyObject *exc)
+run_source(PyObject *module, PyObject *args)
 {
+    PyObject *source;
+    PyCompilerFlags flags = {.cf_flags = PyCF_IGNORE_COOKIE,
+                             .cf_feature_version = PY_MINOR_VERSION};
+
     (void)module;
-    if (!PyExceptionInstance_Check(exc)) {
-        PyErr_SetString(PyExc_TypeError, "an exception is required");
+    if (!PyArg_ParseTuple(args, "U:_run_source", &source)) {
         return NULL;
     }
-    compat_set_raised(Py_NewRef(exc));
-    PyErr_PrintEx(1);
-    return Py_NewRef(Py_None);
+    const char *text = PyUnicode_AsUTF8(source);
+    if (text == NULL) {
+        PySys_WriteStderr("Unable to decode the command from the command line:\n");
+        PyErr_Print();
+        Py_RETURN_FALSE;
+    }
+    return PyBool_FromLong(PyRun_SimpleStringFlags(text, &flags) == 0);
+}
+
+/* python -m, with the function of runpy that does it */
+static PyObject *
+run_call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (nargs == 0) {
+        PyErr_SetString(PyExc_TypeError, "a function is required");
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(args[0], args + 1, nargs - 1, NULL);
+    if (result == NULL) {
+        PyErr_Print();
+        Py_RETURN_FALSE;
+    }
+    Py_DECREF(result);
+    Py_RETURN_TRUE;
 }
 
 PyMethodDef cbase_run_functions[] = {
     {"_run_file", run_file, METH_VARARGS,
-     PyDoc_STR("_run_file($module, path, globals, /)\n--\n\n"
-               "Run a script in the namespace `globals`.\n\n"
-               "Raises OSError if it cannot be opened, and what it raises.")},
-    {"_print_exception", print_exception, METH_O,
-     PyDoc_STR("_print_exception($module, exc, /)\n--\n\n"
-               "Show an exception as the interpreter does when it ends the program.")},
+     PyDoc_STR("_run_file($module, path, /)\n--\n\n"
+               "Run a script, compiled or not, as `__main__`; return whether it ended well.\n\n"
+               "Raises OSError if it cannot be opened.")},
+    {"_run_source", run_source, METH_VARARGS,
+     PyDoc_STR("_run_source($module, source, /)\n--\n\n"
+               "Run code as `__main__`; return whether it ended well.")},
+    {"_run_call", (PyCFunction)(void (*)(void))run_call, METH_FASTCALL,
+     PyDoc_STR("_run_call($module, function, /, *args)\n--\n\n"
+               "Call a function that runs a program; return whether it ended well.")},
     {NULL, NULL, 0, NULL},
 };

@@ -7,10 +7,6 @@ tests: each must be right without the others.
 from gevent_cbase import _cbase, datastack
 from gevent_cbase._native import greenlets, pools, sockets, switches
 
-if switches.why_off('lookups'):
-    _cbase._hooks_switch_off()
-
-
 def _lookups_off():
     return switches.why_off('lookups') or _cbase._hooks_off()
 
@@ -30,3 +26,7 @@ FAST_PATHS = {
     'greenlets': greenlets.why_off,         # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept
 }
+
+switches.check_names(FAST_PATHS)
+if switches.why_off('lookups'):
+    _cbase._hooks_switch_off()

@@ -4,6 +4,25 @@
  */
 #include "server/server.h"
 
+/* Whether the server has spawn() and full() of a plain Pool: 1, 0 or -1. Spawning in it needs no
+ * hooks. */
+static int
+has_plain_pool(cbase_state *st, PyObject *server)
+{
+    PyObject *full, *spawn = NULL;
+    int found = compat_get_optional(server, st->s_full, &full);
+
+    if (found > 0) {
+        found = compat_get_optional(server, st->s__spawn, &spawn);
+    }
+    if (found > 0) {
+        found = cbase_pool_spawn_is_plain(st, full, spawn);
+    }
+    Py_XDECREF(full);
+    Py_XDECREF(spawn);
+    return found;
+}
+
 static PyObject *
 steps(PyObject *module, PyObject *server)
 {
@@ -22,12 +41,9 @@ steps(PyObject *module, PyObject *server)
         reads = sockets && cbase_socket_accept_is_do_read(st, h.do_read);
         accepts = reads && h.listener != NULL && cbase_socket_accept_is_listener(st, h.listener);
         closes = sockets && cbase_socket_close_is_do_close(st, h.close_function);
-        if (pools && h.full != NULL && h.spawn != NULL) {
-            pool = cbase_pool_spawn_is_plain(st, h.full, h.spawn);
-        }
     }
     cbase_hooks_drop(&h);
-    if (lookups < 0 || pool < 0) {
+    if (lookups < 0 || (pools && (pool = has_plain_pool(st, server)) < 0)) {
         return NULL;
     }
     return Py_BuildValue("NNNNNNN", PyBool_FromLong(lookups), PyBool_FromLong(sockets),

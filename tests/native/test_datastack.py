@@ -854,7 +854,7 @@ def test_install_without_it_by_the_environment():
     gevent_cbase.install()
     assert gevent_cbase.is_installed()
     assert not datastack.is_enabled()
-    assert datastack.why_off() == ('GEVENT_CBASE_DATASTACK is set to switch it off' if DATA_STACK
+    assert datastack.why_off() == ('GEVENT_CBASE_DATASTACK switches it off' if DATA_STACK
                                    else 'CPython 3.10 has no data stack')
     assert datastack.enable() is datastack.is_enabled() is DATA_STACK
     gevent_cbase.uninstall()
@@ -902,5 +902,5 @@ def test_info(value, on):
     if not DATA_STACK:
         expected = 'off: CPython 3.10 has no data stack'
     else:
-        expected = 'on' if on else 'off: GEVENT_CBASE_DATASTACK is set to switch it off'
+        expected = 'on' if on else 'off: GEVENT_CBASE_DATASTACK switches it off'
     assert (status, line.split(None, 1)[1]) == (0, expected)

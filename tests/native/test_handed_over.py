@@ -158,8 +158,9 @@ def test_no_server():
 
 def test_no_program(tmp_path):
     with pytest.raises(FileNotFoundError):
-        _cbase._run_file(str(tmp_path / 'missing.py'), {})
+        _cbase._run_file(str(tmp_path / 'missing.py'))
+    for run in _cbase._run_file, _cbase._run_source, _cbase._run_call:
+        with pytest.raises(TypeError):
+            run()
     with pytest.raises(TypeError):
-        _cbase._run_file()
-    with pytest.raises(TypeError):
-        _cbase._print_exception(object())
+        _cbase._run_source(b'pass')

@@ -506,6 +506,173 @@ def test_interactive_afterwards(program):
     assert (status, out) == (0, '42 __main__\n')
 
 
+#: what a program leaves behind: it tells, when it dies, what it still can see
+LEFT = '''\
+import gevent, sys
+word = 'globals'
+class Left:
+    def __init__(self, name):
+        self.name = name
+    def __del__(self):
+        print(self.name, word, sys is not None)
+one = Left('left')
+'''
+KEPT = LEFT + '''\
+try:
+    1 / 0
+except ZeroDivisionError as ex:
+    kept = ex
+'''
+IN_GREENLET = LEFT + '''\
+def run():
+    local = Left('local')
+    %s
+g = gevent.spawn(run)
+'''
+SHOWN_LATER = '''\
+import atexit, traceback
+atexit.register(lambda: traceback.print_exception(type(kept), kept, kept.__traceback__))
+try:
+    %s
+except BaseException as ex:
+    kept = ex
+    raise
+'''
+
+#: programs by what they leave behind, each with its exit status and what it prints:
+#: nothing, where python itself leaves without a word to what is left
+ENDS = {
+    'an object': (LEFT, 0, 'left globals True\n'),
+    'an exception': (KEPT, 0, 'left globals True\n'),
+    'an exception in sys': (KEPT + 'sys.kept = kept\n', 0, ''),
+    'an exception, and a server': (KEPT + '''\
+from gevent.server import StreamServer
+server = StreamServer(('127.0.0.1', 0), lambda *args: one)
+server.start()
+''', 0, ''),
+    'an exception, and who waits for __main__': (KEPT + '''\
+import weakref
+sys.kept = weakref.ref(sys.modules['__main__'], lambda _, print=print: print('__main__ is gone'))
+''', 0, '__main__ is gone\nleft globals True\n'),
+    'an exception, and a file': ('''\
+from gevent.socket import socketpair
+file = socketpair()[0].makefile('rwb')
+try:
+    1 / 0
+except ZeroDivisionError as ex:
+    kept = ex
+''', 0, ''),
+    'a file': ("from gevent.socket import socketpair\nfile = socketpair()[0].makefile()\n", 0, ''),
+    'a frame': (LEFT + 'frame = sys._getframe()\n', 0, 'left globals True\n'),
+    'a frame in sys': (LEFT + 'sys.kept = sys._getframe()\n', 0, ''),
+    'a generator': (KEPT + '''\
+def run():
+    try:
+        yield
+    finally:
+        print('finally', word)
+generator = run()
+next(generator)
+''', 0, 'left globals True\nfinally globals\n'),
+    'a greenlet that waits': (IN_GREENLET % 'gevent.sleep(60)' + 'gevent.sleep(0)\n', 0, ''),
+    'a greenlet that has failed': (IN_GREENLET % '1 / 0' + 'g.join()\n', 0, ''),
+    'a greenlet that has exited': (IN_GREENLET % 'sys.exit(5)' + 'g.join()\n', 5, ''),
+    'a greenlet that has exited and is asked': (
+        IN_GREENLET % 'sys.exit(5)' + 'g.get()\n', 5, ''),
+    'a thread': (LEFT + '''\
+import threading
+event = threading.Event()
+threading.Thread(target=lambda: (event.wait(), print('thread', word))).start()
+event.set()
+''', 0, 'thread globals\nleft globals True\n'),
+    'a finalizer': (LEFT + '''\
+import weakref
+weakref.finalize(one, lambda: print('finalized', word))
+''', 0, 'finalized globals\nleft globals True\n'),
+    'an exit': (KEPT + 'sys.exit(3)\n', 3, 'left globals True\n'),
+    'an exit, kept': (SHOWN_LATER % 'raise SystemExit(3)', 3, ''),
+    'an exit with its own code': ('''\
+class Exit(SystemExit):
+    @property
+    def code(self):
+        return 4
+raise Exit(3)
+''', 4, ''),
+    'an error': (LEFT + '''\
+def run():
+    local = Left('local')
+    1 / 0
+run()
+''', 1, 'local globals True\nleft globals True\n'),
+    'an error, kept': (SHOWN_LATER % '1 / 0', 1, ''),
+    'an error that its hook keeps': (LEFT + '''\
+kept = []
+sys.excepthook = lambda *args: kept.append(args)
+1 / 0
+''', 1, ''),
+    'an interrupt': (LEFT + 'raise KeyboardInterrupt\n', -signal.SIGINT, 'left globals True\n'),
+}
+
+
+@pytest.mark.parametrize('way', ['script', 'code', 'module'])
+@pytest.mark.parametrize('what', ENDS)
+def test_what_is_left_behind(program, way, what):
+    """Dies as with python, at the same time: ``__main__`` and its names are there or not."""
+    source, *expected = ENDS[what]
+    status, out, err = side_by_side(*program(source, way))
+    assert [status, out] == expected
+    assert 'gevent_cbase' not in err and 'Exception ignored' not in err
+
+
+def test_file_of_a_script_at_its_end(impl, program):
+    """python takes ``__file__`` away when a script has ended."""
+    source = """\
+import atexit
+atexit.register(lambda: print([name in globals() for name in ('__name__', '__file__')]))
+"""
+    assert run(impl, *program(source)) == (0, '[True, False]\n', '')
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+@pytest.mark.parametrize('what', [
+    'an exception, and who waits for __main__', 'a greenlet that has exited', 'an error, kept'])
+def test_what_is_left_behind_by_other_programs(program, what, compiled):
+    """A script that was compiled before, or a folder with a ``__main__``."""
+    source, *expected = ENDS[what]
+    args = program(source, 'directory')
+    if compiled:
+        args = [py_compile.compile('script.py', 'script.pyc')]
+    assert list(side_by_side(*args)[:2]) == expected
+
+
+@pytest.mark.parametrize('what', [
+    'an exception, and a server', 'a greenlet that has exited and is asked',
+    'an error that its hook keeps'])
+def test_what_is_left_behind_switched_off(program, what):
+    """With GEVENT_CBASE=0 just so."""
+    source, *expected = ENDS[what]
+    assert list(side_by_side(*program(source), GEVENT_CBASE='0')[:2]) == expected
+
+
+@pytest.mark.parametrize('way', ['script', 'module', 'code'])
+@pytest.mark.parametrize('source', ['1 / 0', 'raise SystemExit(3)', 'raise KeyboardInterrupt'])
+def test_interactive_after_an_exception(program, way, source):
+    """Which is shown once, and can be looked at; the status is that of the session."""
+    status, out, err = side_by_side(
+        *program(source, way), options=['-i', '-q'],
+        stdin='import sys\nprint(repr(sys.last_value), sys.last_traceback is None)\n')
+    interrupted = sys.version_info >= (3, 14) and 'KeyboardInterrupt' in source
+    assert status == (-signal.SIGINT if interrupted else 0)
+    assert out.endswith(') False\n') and err.count('Traceback') == 1
+
+
+@pytest.mark.parametrize('source', ['1 / 0', 'raise SystemExit(3)', 'pass'])
+def test_to_be_inspected_without_a_terminal(program, source):
+    """With PYTHONINSPECT there is no session, and the status is that of the program."""
+    status, out, err = side_by_side(*program(source), PYTHONINSPECT='1')
+    assert (status, out) == (0 if source == 'pass' else 1, '')
+
+
 # What cannot be run
 
 
@@ -523,6 +690,7 @@ def test_interactive_afterwards(program):
     (['-m', 'broken'], 1, "ZeroDivisionError: division by zero"),
     (['-m', 'broken.module'], 1, "ZeroDivisionError: division by zero"),
     (['-c', '1 +'], 1, 'SyntaxError: invalid syntax'),
+    (['-c', 'print("\udcff")'], 1, 'Unable to decode the command from the command line:'),
     (['latin'], 1, "SyntaxError: "),
     (['cookie'], 1, 'SyntaxError: '),
     (['null'], 1, 'SyntaxError: '),
@@ -681,6 +849,15 @@ sys.excepthook = hook
     assert err.endswith('ZeroDivisionError: division by zero\n')
 
 
+@pytest.mark.parametrize('way', ['script', 'module'])
+def test_without_an_excepthook(program, way):
+    """The interpreter says so, once."""
+    status, out, err = side_by_side(*program('import sys\ndel sys.excepthook\n1 / 0\n', way))
+    assert (status, out) == (1, '')
+    assert err.startswith('sys.excepthook is missing')
+    assert err.count('Traceback') == 1
+
+
 def test_excepthook_that_exits(impl, program):
     """Its exit status counts."""
     source = 'import sys\nsys.excepthook = lambda *args: sys.exit(9)\n1 / 0\n'
@@ -735,7 +912,9 @@ def test_help(option):
 
 @pytest.mark.parametrize('args, named', [
     ([], ''), (['--nonsense'], '--nonsense'), (['-x', 'script.py'], '-x'), (['-m'], '-m'),
-    (['-c'], '-c'),
+    (['-c'], '-c'), (['--info', 'extra'], '--info takes no argument: extra'),
+    (['--help', 'extra'], '--help takes no argument: extra'),
+    (['-h', '--info'], '-h takes no argument: --info'),
 ])
 def test_usage_errors(program, args, named):
     """Exit status 2, the usage on standard error."""
@@ -757,9 +936,26 @@ def test_info(switch):
     for name, number in (('CPython', platform.python_version()), ('gevent', gevent.__version__),
                          ('greenlet', greenlet.__version__), ('gevent_cbase', version)):
         assert re.search(r'(?m)^%s\W+%s\b' % (name, re.escape(number)), out), out
-    assert re.search(r'(?m)^installed\W+%s\b' % ('no' if switch == '0' else 'yes'), out), out
+    off = 'no: GEVENT_CBASE switches it off'
+    assert re.search(r'(?m)^installed +%s$' % (off if switch == '0' else 'yes'), out), out
+    paths = re.findall(r'(?m)^  (\w+) +(.*)$', out.partition('\nfast paths\n')[2])
+    assert [name for name, _ in paths] == [
+        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
+    assert {told == 'off: GEVENT_CBASE switches it off' for _, told in paths} == {switch == '0'}
     loop = type(gevent.get_hub().loop).__module__
     assert re.search(r'(?m)^loop\W.*%s' % re.escape(loop), out), out
+
+
+@pytest.mark.parametrize('loop, why', [
+    ('nonsense', "ImportError: Cannot import 'nonsense'. "),
+    ('nonsense.loop', "ModuleNotFoundError: No module named 'nonsense'"),
+    ('os.sep', "AttributeError: 'str' object has no attribute '__module__'")])
+def test_info_without_a_loop(loop, why):
+    """One line says what is wrong."""
+    status, out, err = ours('--info', GEVENT_LOOP=loop)
+    assert (status, out) == (1, '')
+    assert err.startswith('gevent_cbase: gevent cannot load its event loop: ' + why)
+    assert err.count('\n') == 1
 
 
 #: prints whose server classes the program has

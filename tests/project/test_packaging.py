@@ -214,3 +214,11 @@ def test_build_on_another_python(tmp_path):
     status, err = building(tmp_path, 'import setuptools\nsys.implementation.name = "pypy"')
     assert status == 1
     assert err == 'gevent_cbase is an extension of CPython; on pypy use gevent itself.'
+
+
+def test_build_without_the_gil(tmp_path):
+    before = "import setuptools, sysconfig\nsysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1"
+    status, err = building(tmp_path, before)
+    assert status == 1
+    assert err == (
+        'gevent_cbase relies on the GIL; on a free-threaded CPython use gevent itself.')

@@ -602,6 +602,7 @@ NO_POOL = 'there is no pool'
 NO_PLAIN_POOL = 'the pool is not a plain gevent.pool.Pool'
 IN_HUB = 'handlers run in the hub'
 NO_SPAWN = 'spawn is not one of gevent'
+NOT_IN_POOL = 'pools is off'
 OWN_WAY = 'its class, or its __dict__, has its own way with attributes'
 
 
@@ -648,13 +649,14 @@ class MyGreenlet(gevent.Greenlet):
     (pywsgi.WSGIServer, 'default', None, None, NO_POOL, None),
     (server.StreamServer, 5, None, None, None, None),
     (server.StreamServer, Pool(5, MyGreenlet), None, None, None, NO_SPAWN),
-    (server.StreamServer, MyPool(5), None, None, NO_PLAIN_POOL, NO_SPAWN),
+    (server.StreamServer, MyPool(5), None, None, NO_PLAIN_POOL, NOT_IN_POOL),
+    (server.StreamServer, Group(), None, None, NO_PLAIN_POOL, NOT_IN_POOL),
     (server.DatagramServer, 'default', None, NO_READ, NO_POOL, None),
     (Reads, 5, None, NO_READ, None, None),
     (Closes, None, None,
      'do_close is not that of gevent.server.StreamServer: only accepting is native', NO_POOL,
      IN_HUB),
-    (Attributes, 5, OWN_WAY, OWN_WAY, OWN_WAY, NO_SPAWN),
+    (Attributes, 5, OWN_WAY, OWN_WAY, OWN_WAY, None),
 ])
 def test_fast_paths(ours, serve, cls, spawn, lookups, sockets, pools, greenlets):
     one = cls(LOOPBACK, echo, spawn=spawn)
@@ -680,7 +682,7 @@ def test_fast_paths_change(ours, serve, monkeypatch):
     del one.do_read
     assert taken(one) == everything
     one.pool.add = one.pool.add
-    assert taken(one)['pools'] == NO_PLAIN_POOL
+    assert (taken(one)['pools'], taken(one)['greenlets']) == (NO_PLAIN_POOL, NOT_IN_POOL)
     del one.pool.add
     one.socket.setblocking(True)
     assert taken(one)['sockets'] == (
@@ -761,3 +763,30 @@ def test_one_fast_path_switched_off(name, off):
     assert [one for one in off if info[one] is None or taken[one] is None] == []
     for one in ('lookups', 'sockets', 'watchers', 'closing', 'pools'):
         assert (info[one] is None) == (taken[one] is None), one
+
+
+@pytest.mark.fast_path('greenlets')
+@pytest.mark.parametrize('name, reason, in_python', [
+    ('pools', NOT_IN_POOL, True), ('lookups', None, False), ('watchers', None, False),
+    ('greenlets', 'GEVENT_CBASE_WITHOUT switches it off', False)])
+def test_greenlets_of_a_pool(name, reason, in_python):
+    """Made in C where the pool spawns in C, which needs no look-ups."""
+    code = '''if 1:
+        import sys
+        import gevent_cbase
+        gevent_cbase.install()
+        from gevent.pool import Pool
+        from gevent.server import StreamServer
+        server = StreamServer(('127.0.0.1', 0), print, spawn=5)
+        server.start()
+        called = []
+        sys.setprofile(lambda frame, event, arg: event == 'call' and called.append(frame.f_code))
+        server.do_handle()
+        sys.setprofile(None)
+        print([gevent_cbase.stats(server).fast_paths['greenlets'],
+               Pool.spawn.__code__ in called])
+    '''
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=child_environ(GEVENT_CBASE_WITHOUT=name),
+        text=True, capture_output=True, timeout=60)
+    assert (done.stderr, eval(done.stdout)) == ('', [reason, in_python])
