@@ -71,6 +71,7 @@ take_namespaces(cbase_premises *p, PyObject *namespaces)
     if (take_count(namespaces, CBASE_NAMESPACES, &p->namespaces) < 0) {
         return -1;
     }
+    p->all_watched = 1;
     for (Py_ssize_t i = 0; i < p->namespaces; i++) {
         PyObject *dict, *names;
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(namespaces, i), "O!O!", &PyDict_Type, &dict,
@@ -84,6 +85,8 @@ take_namespaces(cbase_premises *p, PyObject *namespaces)
         p->namespace[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, NULL, dict);
         p->namespace[i].stamp =
             cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict) - 1; // not looked at yet
+        p->all_watched &= p->namespace[i].watched;
+        p->found_right = p->namespace[i].stamp;
     }
     return 0;
 }
@@ -381,23 +384,44 @@ has_values(PyObject *dict, PyObject *names)
     return 1;
 }
 
+/* Whether each name in a namespace has its value. */
+static int
+is_same_namespace(cbase_premises *p, Py_ssize_t i)
+{
+    PyObject *dict = p->namespace[i].dict, *names = p->namespace[i].names;
+    uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
+
+    if (p->namespace[i].watched && p->namespace[i].stamp == stamp) {
+        return 1;
+    }
+    if (!has_values(dict, names)) {
+        return 0;
+    }
+    if (dict == p->namespace[i].dict && names == p->namespace[i].names
+        && !cbase_dict_stamp_is_shared(dict))
+    {
+        p->namespace[i].stamp = stamp;
+    }
+    return 1;
+}
+
 static int
 same_namespaces(cbase_premises *p)
 {
+    uint64_t stamp;
+    int for_all = cbase_dict_stamp_of_all(CBASE_DICT_ALL_NAMES, &stamp) && p->all_watched;
+
+    if (for_all && p->found_right == stamp) {
+        return 1;
+    }
     for (Py_ssize_t i = 0; i < p->namespaces; i++) {
-        PyObject *dict = p->namespace[i].dict, *names = p->namespace[i].names;
-        uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
-        if (p->namespace[i].watched && p->namespace[i].stamp == stamp) {
-            continue;
-        }
-        if (!has_values(dict, names)) {
+        if (!is_same_namespace(p, i)) {
             return 0;
         }
-        if (dict == p->namespace[i].dict && names == p->namespace[i].names
-            && !cbase_dict_stamp_is_shared(dict))
-        {
-            p->namespace[i].stamp = stamp;
-        }
+        for_all &= p->namespace[i].stamp == stamp;
+    }
+    if (for_all) {
+        p->found_right = stamp;
     }
     return 1;
 }

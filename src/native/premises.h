@@ -25,6 +25,8 @@ typedef struct {
         int watched;            // `stamp` counts:
         uint64_t stamp;         // of the dict when all of them were last found there
     } namespace[CBASE_NAMESPACES];
+    int all_watched;      // all these stamps count, and so does one of all dicts:
+    uint64_t found_right; // when all names were last found to be right
     struct {
         PyObject *object, *contents;
     } cell[CBASE_CELLS]; // variables of functions around these

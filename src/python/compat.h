@@ -182,9 +182,11 @@ compat_is_gone(PyObject *ref)
 #endif
 }
 
-/* Defined where whoever calls a Python function asks for its PyFunctionObject.vectorcall. */
+/* Defined where whoever calls a Python function asks for its PyFunctionObject.vectorcall: not the
+ * interpreter of 3.11, only C code. */
 #if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030C0000
 #define COMPAT_VECTORCALL_IS_ASKED
+#endif
 
 static inline void
 compat_set_vectorcall(PyFunctionObject *function, vectorcallfunc vectorcall)
@@ -195,6 +197,5 @@ compat_set_vectorcall(PyFunctionObject *function, vectorcallfunc vectorcall)
     function->vectorcall = vectorcall;
 #endif
 }
-#endif
 
 #endif

@@ -75,7 +75,22 @@ cbase_dict_stamp_of(int kind, PyObject *dict)
     (void)dict;
     return cbase_dict_stamp_changes[kind];
 }
+
+/* A stamp of all dicts of a kind, where there is one: the same as long as none has changed. */
+static inline int
+cbase_dict_stamp_of_all(int kind, uint64_t *stamp)
+{
+    *stamp = cbase_dict_stamp_changes[kind];
+    return 1;
+}
 #else
+static inline int
+cbase_dict_stamp_of_all(int kind, uint64_t *stamp)
+{
+    (void)kind, (void)stamp;
+    return 0;
+}
+
 static inline uint64_t
 cbase_dict_stamp_of(int kind, PyObject *dict)
 {

@@ -426,10 +426,10 @@ accept_one(cbase_state *st, PyObject *self, batch *b)
     return status;
 }
 
+/* The accept loop. */
 static PyObject *
-server_do_read_loop(PyObject *module, PyObject *self)
+accept_batch(cbase_state *st, PyObject *self)
 {
-    cbase_state *st = cbase_module_state(module);
     Py_ssize_t left;
     batch b;
     int status = 1;
@@ -446,6 +446,51 @@ server_do_read_loop(PyObject *module, PyObject *self)
     Py_DECREF(self);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }
+
+static PyObject *
+server_do_read(PyObject *module, PyObject *self)
+{
+    return accept_batch(cbase_module_state(module), self);
+}
+
+#ifndef COMPAT_NEEDS_FRAME
+
+static cbase_state *state;       // of the module whose class was the last to be taken
+static vectorcallfunc as_before; // how functions are called
+
+/* A call of _do_read(): the event loop, which is in C, needs no frame of Python for it. */
+static PyObject *
+vectorcall_do_read(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    const cbase_own_function *own = &state->class->do_read;
+
+    if (function != own->function || PyFunction_GET_CODE(function) != own->code
+        || PyVectorcall_NARGS(nargsf) != 1 || kwnames != NULL)
+    {
+        return as_before(function, args, nargsf, kwnames);
+    }
+    return accept_batch(state, args[0]);
+}
+
+void
+cbase_accept_loop_take(cbase_state *st)
+{
+    PyFunctionObject *function = (PyFunctionObject *)st->class->do_read.function;
+
+    state = st;
+    as_before = function->vectorcall;
+    compat_set_vectorcall(function, vectorcall_do_read);
+}
+
+#else
+
+void
+cbase_accept_loop_take(cbase_state *st)
+{
+    (void)st;
+}
+
+#endif
 
 /* Whether an OSError has one of these errno values; one without arguments has none. */
 static int
@@ -486,7 +531,7 @@ server_is_fatal_error(PyObject *module, PyObject *args)
 }
 
 PyMethodDef cbase_accept_loop_functions[] = {
-    {"_server_do_read", server_do_read_loop, METH_O, NULL},
+    {"_server_do_read", server_do_read, METH_O, NULL},
     {"_server_is_fatal_error", server_is_fatal_error, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
