@@ -162,6 +162,17 @@ def projects(session):
                     env={'GEVENT_CBASE_WITHOUT': names})
 
 
+@nox.session(python=['3.10', '3.12'])
+def field(session):
+    """Servers under the tools of others, stock and drop-in: agents, debuggers, profilers, freezers;
+    not run by default.
+    """
+    session.install('.[test]', '-r', '.ci/field.txt')
+    freezers = ['-k', 'freezers'] if session.python == '3.10' else []
+    session.run('pytest', 'tests/programs/field', *(session.posargs or freezers),
+                env={'GEVENT_CBASE_TESTS': 'field'})
+
+
 def without(session, names, *args):
     """pytest with these fast paths switched off, and then gevent's own suites unless the caller
     has chosen tests.
