@@ -164,8 +164,8 @@ def projects(session):
 
 @nox.session(python=['3.10', '3.12'])
 def field(session):
-    """Servers under the tools of others, stock and drop-in: agents, debuggers, profilers, freezers;
-    not run by default.
+    """Servers under agents, debuggers, profilers and freezers, stock and drop-in; not run by
+    default.
     """
     session.install('.[test]', '-r', '.ci/field.txt')
     freezers = ['-k', 'freezers'] if session.python == '3.10' else []

@@ -47,9 +47,7 @@ class Side:
         return path
 
     def printed(self, source, *args, **environ):
-        """The lines that a program prints, which is run as ``python`` or ``python -m gevent_cbase``
-        runs it.
-        """
+        """The lines that a program prints, run by ``python`` or ``python -m gevent_cbase``."""
         return self.output(python(self, self.script(source), *args), **environ)
 
     def output(self, command, **environ):
@@ -60,8 +58,9 @@ class Side:
 
     def run(self, command, **environ):
         """Run a command where the programs are."""
-        return subprocess.run(command, cwd=self.folder, env=child_environ(FOLDER, **QUIET, **environ),
-                              text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
+        return subprocess.run(
+            command, cwd=self.folder, env=child_environ(FOLDER, **{**QUIET, **environ}), text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
 
 
 @pytest.fixture(params=['gevent', 'cbase'])

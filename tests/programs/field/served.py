@@ -1,6 +1,6 @@
 """Small servers for the programs under test. Knows nothing of gevent_cbase."""
 import gevent
-from gevent import server, socket
+from gevent import pywsgi, server, socket
 
 
 def spawns():
@@ -23,4 +23,38 @@ def talk(handle, spawn='default', times=1):
     try:
         return [ask(one.address) for _ in range(times)]
     finally:
+        one.stop()
+
+
+def page(application):
+    """The body of what a WSGI server answers."""
+    one = pywsgi.WSGIServer(('127.0.0.1', 0), application, log=None)
+    one.start()
+    try:
+        return ask(one.address, b'GET /path HTTP/1.0\r\n\r\n').partition(b'\r\n\r\n')[2]
+    finally:
+        one.stop()
+
+
+def replaced():
+    """(owner, name) of the functions that fast paths stand for."""
+    from gevent import hub, pool
+    stream = server.StreamServer
+    return ((stream, 'do_read'), (stream, 'do_close'), (socket.socket, 'close'),
+            (hub, 'spawn_raw'), (pool.Group, 'spawn'))
+
+
+def note_all(noted):
+    """For each way to start a handler print what is noted of one connection; another one was there
+    before.
+    """
+    for spawn in 'default', gevent.spawn_raw, 2:
+        one = server.StreamServer(('127.0.0.1', 0), lambda sock, address: None, spawn=spawn)
+        one.start()
+        ask(one.address)
+        noted.clear()
+        client = socket.create_connection(one.address)
+        assert client.recv(1) == b''
+        print(*sorted(set(noted)))
+        client.close()
         one.stop()

@@ -2,6 +2,7 @@
 import pytest
 
 from helpers import python
+from moments import CALLED, MOMENTS, Plain, noted
 
 #: a server's greenlets, and the spans that its handlers make
 TRACED = '''
@@ -58,11 +59,6 @@ def test_program_patches(side, patch, when):
     assert side.output(python(Plain, side.script(program))) == PATCHED
 
 
-class Plain:
-    """The program installs by itself."""
-    stock = True
-
-
 def test_ddtrace_run(side, tool):
     command = [tool('ddtrace-run'), *python(side, side.script(TRACED))]
     assert side.output(command) == PATCHED
@@ -80,80 +76,43 @@ def test_patched_while_a_server_runs(side):
             'default Greenlet reply Greenlet reply', *PATCHED[1:]]
 
 
-#: gives functions of gevent a hook on their first line, as a line probe does; a wrapper, as the
-#: tracer does; or a context, as a function probe does
-INJECT = '''
-import gevent.hub, gevent.pool, gevent.server, gevent.socket
-import served
-from gevent.server import StreamServer
-
-def first_line(function):
-    """That of the first statement."""
-    code = function.__code__
-    return min(line for _, _, line in code.co_lines() if line and line > code.co_firstlineno)
-
-def inject_all():
+#: a line probe, what the tracer does, a function probe; all of them change code
+CHANGES = {
+    'inject_hook': '''
+def change_all():
     from ddtrace.internal.bytecode_injection import inject_hook
-    for function in FUNCTIONS:
-        inject_hook(function, noted.append, first_line(function), function.__qualname__)
-
-def wrap_all():
+    for owner, name in replaced():
+        code = getattr(owner, name).__code__
+        line = min(line for _, _, line in code.co_lines() if line and line > code.co_firstlineno)
+        inject_hook(getattr(owner, name), noted.append, line, name)
+''',
+    'wrap': '''
+def change_all():
     from ddtrace.internal.wrapping import wrap
-    for function in FUNCTIONS:
-        def wrapper(wrapped, args, kwargs, name=function.__qualname__):
+    for owner, name in replaced():
+        def wrapper(wrapped, args, kwargs, name=name):
             noted.append(name)
             return wrapped(*args, **kwargs)
-        wrap(function, wrapper)
-
-def probe_all():
+        wrap(getattr(owner, name), wrapper)
+''',
+    'context': '''
+def change_all():
     from ddtrace.internal.wrapping.context import WrappingContext
     class Context(WrappingContext):
         def __enter__(self):
-            noted.append(self.__wrapped__.__qualname__)
+            noted.append(self.__wrapped__.__name__)
             return super().__enter__()
-    for function in FUNCTIONS:
-        Context(function).wrap()
-
-def serve(spawn):
-    """What is noted of one connection; another one was there before."""
-    server = StreamServer(('127.0.0.1', 0), lambda sock, address: None, spawn=spawn)
-    server.start()
-    served.ask(server.address)
-    noted.clear()
-    client = gevent.socket.create_connection(server.address)
-    assert client.recv(1) == b''
-    print(*sorted(set(noted)))
-    client.close()
-    server.stop()
-
-def serve_all():
-    for spawn in 'default', gevent.spawn_raw, 2:
-        serve(spawn)
-
-FUNCTIONS = (StreamServer.do_read, StreamServer.do_close, gevent.socket.socket.close,
-             gevent.hub.spawn_raw, gevent.pool.Pool.spawn)
-noted = []
-'''
-MOMENTS = {
-    'before install': '%s(); install()',
-    'before the first server': 'install(); %s()',
-    'while servers run': 'install(); serve_all(); %s()',
-    'and then classes are changed': 'install(); serve_all(); %s(); StreamServer.some = '
-                                    'gevent.pool.Pool.some = gevent.socket.socket.some = 1',
+    for owner, name in replaced():
+        Context(getattr(owner, name)).wrap()
+''',
 }
 
 
-@pytest.mark.parametrize('how', ['inject_all', 'wrap_all', 'probe_all'])
+@pytest.mark.parametrize('how', CHANGES)
 @pytest.mark.parametrize('moment', MOMENTS)
-def test_hooks_in_the_code_of_gevent(side, how, moment):
-    """The hook is called for each connection, whenever it was injected."""
-    program = '\n'.join([side.install(), INJECT, MOMENTS[moment] % how, "print('--')",
-                         'serve_all()'])
-    lines = side.output(python(Plain, side.script(program)))
-    assert lines[lines.index('--') + 1:] == [
-        'StreamServer.do_close StreamServer.do_read socket.close',
-        'StreamServer.do_close StreamServer.do_read socket.close spawn_raw',
-        'Group.spawn StreamServer.do_close StreamServer.do_read socket.close']
+def test_code_of_gevent(side, how, moment):
+    """ddtrace changes the code of functions, and keeps their files and lines."""
+    assert noted(side, CHANGES[how], moment) == CALLED
 
 
 #: a handler's greenlet, and whether the profiler knows it
@@ -167,7 +126,8 @@ from gevent import thread
 def handle(sock, address):
     current = gevent.getcurrent()
     tracked = thread.get_ident(current) in _gevent._tracked_greenlets
-    sock.sendall(('%s.%s %s' % (type(current).__module__, type(current).__name__, tracked)).encode())
+    cls = type(current)
+    sock.sendall(('%s.%s %s' % (cls.__module__, cls.__name__, tracked)).encode())
 
 for name in 'default', 'raw', 'pool':
     print(name, served.talk(handle, served.spawns()[name])[0].decode())
