@@ -17,8 +17,8 @@ from served import note_all, replaced
 noted = []
 '''
 #: what they note of a connection
-CALLED = ['close do_close do_read', 'close do_close do_read spawn_raw',
-          'close do_close do_read spawn']
+CALLED = ['__init__ close do_close do_read', '__init__ close do_close do_read spawn_raw',
+          '__init__ close do_close do_read spawn']
 
 
 class Plain:

@@ -1,4 +1,6 @@
 """Small servers for the programs under test. Knows nothing of gevent_cbase."""
+import socket as native
+
 import gevent
 from gevent import pywsgi, server, socket
 
@@ -40,8 +42,8 @@ def replaced():
     """(owner, name) of the functions that fast paths stand for."""
     from gevent import hub, pool
     stream = server.StreamServer
-    return ((stream, 'do_read'), (stream, 'do_close'), (socket.socket, 'close'),
-            (hub, 'spawn_raw'), (pool.Group, 'spawn'))
+    return ((stream, 'do_read'), (stream, 'do_close'), (socket.socket, '__init__'),
+            (socket.socket, 'close'), (hub, 'spawn_raw'), (pool.Group, 'spawn'))
 
 
 def note_all(noted):
@@ -53,8 +55,8 @@ def note_all(noted):
         one.start()
         ask(one.address)
         noted.clear()
-        client = socket.create_connection(one.address)
-        assert client.recv(1) == b''
+        with native.create_connection(one.address) as client:  # which notes nothing
+            socket.wait_read(client.fileno())
+            assert client.recv(1) == b''
         print(*sorted(set(noted)))
-        client.close()
         one.stop()
