@@ -115,6 +115,22 @@ def test_code_of_gevent(side, how, moment):
     assert noted(side, CHANGES[how], moment) == CALLED
 
 
+def test_code_of_base_server(side):
+    """The same in the methods of gevent.baseserver, before install()."""
+    lines = side.output(python(Plain, side.script('\n'.join([side.install(), '''
+from gevent.baseserver import BaseServer
+import served
+def replaced():
+    return [(BaseServer, name) for name in ('_do_read', 'do_handle', 'start_accepting', 'close')]
+noted = []
+''', CHANGES['inject_hook'], '''
+change_all(); install()
+served.talk(lambda sock, address: None)
+print(*sorted(set(noted)))
+''']))))
+    assert lines == ['_do_read close do_handle start_accepting']
+
+
 #: a handler's greenlet, and whether the profiler knows it
 PROFILED = '''
 profiler.start()
