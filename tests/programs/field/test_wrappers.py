@@ -155,8 +155,8 @@ except AttributeError as ex:
 ''') == [
         'backlog close closed do_close do_handle do_read fatal_errors full get_listener '
         'init_socket is_fatal_error max_accept max_delay min_delay reuse_addr serve_forever '
-        'server_host server_port set_handle set_listener set_spawn ssl_enabled start start_accepting '
-        'started stop stop_accepting stop_timeout wrap_socket_and_handle',
+        'server_host server_port set_handle set_listener set_spawn ssl_enabled start '
+        'start_accepting started stop stop_accepting stop_timeout wrap_socket_and_handle',
         '[call(timeout=1)]', "Mock object has no attribute 'begin'"]
 
 
