@@ -1,5 +1,6 @@
 """When a tool changes a function of gevent, and what is noted then."""
 from helpers import python
+from sides import Plain
 
 #: programs, for ``change_all()``; notes go to ``noted``
 MOMENTS = {
@@ -19,11 +20,6 @@ noted = []
 #: what they note of a connection
 CALLED = ['__init__ close do_close do_read', '__init__ close do_close do_read spawn_raw',
           '__init__ close do_close do_read spawn']
-
-
-class Plain:
-    """A program that calls install() by itself."""
-    stock = True
 
 
 def noted(side, change_all, moment):

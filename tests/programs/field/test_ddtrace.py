@@ -2,7 +2,8 @@
 import pytest
 
 from helpers import python
-from moments import CALLED, MOMENTS, Plain, noted
+from moments import CALLED, MOMENTS, noted
+from sides import Plain
 
 #: a server's greenlets, and the spans that its handlers make
 TRACED = '''

@@ -5,14 +5,15 @@ import collections
 import contextlib
 import inspect
 import subprocess
+import sys
 
 import pytest
 
 import dap
-from conftest import FOLDER, QUIET
 from gevent import hub, pool, server, socket
 from helpers import child_environ, python
 from moments import CALLED
+from sides import FOLDER, QUIET
 
 #: what runs in Python of a connection, by what GEVENT_CBASE_WITHOUT switches off
 SEEN = {
@@ -118,6 +119,32 @@ noted = []
 served.talk(handle)
 print('close' in noted)
 ''', GEVENT_CBASE_WITHOUT=without) == [str(bool(side.stock or without))]
+
+
+@pytest.mark.parametrize('environ, seen', [
+    ({'GEVENT_CBASE_WITHOUT': 'all'}, []), ({'GEVENT_CBASE': '0'}, ['_do_read', 'do_handle'])],
+    ids=['without all', 'switched off'])
+def test_methods_of_base_server(side, environ, seen):
+    """They are in C, whatever fast paths there are."""
+    program = side.script('\n'.join([side.install(), '''
+import sys
+from gevent.baseserver import BaseServer
+import served
+
+def note(frame, event, arg):
+    if frame.f_code in codes:
+        noted.append(frame.f_code.co_name)
+
+codes = [getattr(BaseServer, name).__code__ for name in ('do_handle', '_do_read')]
+noted = []
+install()
+sys.settrace(note)
+served.talk(lambda sock, address: None)
+sys.settrace(None)
+print(*sorted(set(noted)))
+''']))
+    names = side.output([sys.executable, program], **environ)[0].split()
+    assert names == (['_do_read', 'do_handle'] if side.stock else seen)
 
 
 PROGRAM = '''

@@ -6,8 +6,8 @@ import os
 import subprocess
 import urllib.request
 
-from conftest import FOLDER
 from helpers import child_environ, python, reserved_port, wait_for
+from sides import FOLDER
 
 SERVER = '''
 from gevent import monkey

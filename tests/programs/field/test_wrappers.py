@@ -1,8 +1,9 @@
 """wrapt and mock: what they put in the place of gevent's functions is called."""
 import pytest
 
-from moments import CALLED, MOMENTS, Plain, noted
+from moments import CALLED, MOMENTS, noted
 from helpers import python
+from sides import Plain
 
 CHANGES = {
     'wrapt.wrap_function_wrapper': '''
