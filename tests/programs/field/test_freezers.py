@@ -12,7 +12,7 @@ import pytest
 
 from helpers import child_environ
 
-#: the program; its argument tells whether it installs
+#: the program; its argument tells whether it installs, or prints what --info does
 PROGRAM = '''
 import json
 import os
@@ -21,9 +21,13 @@ import sys
 
 def main():
     sys.addaudithook(lambda *args: None)
-    if sys.argv[1] == 'cbase':
+    if sys.argv[1] != 'gevent':
         import gevent_cbase
         gevent_cbase.install()
+    if sys.argv[1] == 'info':
+        from gevent_cbase import _info
+        print(*_info.lines(), sep='\\n')
+        return
     import gevent
     from gevent import baseserver, server, socket
     source = os.path.splitext(server.__file__)[0] + '.py'
@@ -146,18 +150,32 @@ def frozen(request, tmp_path_factory):
     return folder, *request.param(folder)
 
 
-def printed(frozen, side, **environ):
-    """What the program prints of its servers, which must end well: lines, and the dicts."""
+def run(frozen, argument, **environ):
+    """The lines that the program prints, which must end well."""
     folder, command, source = frozen
     done = subprocess.run(
-        [*command, 'gevent' if side.stock else 'cbase'], cwd=folder, text=True,
+        [*command, argument], cwd=folder, text=True,
         env=child_environ(SHIV_ROOT=os.path.join(folder, 'shiv'), **environ),
         stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, ''), done.stderr + done.stdout
-    first, *lines = done.stdout.split('\n')[:-1]
-    assert first == ('source text' if source else 'code')
+    return done.stdout.split('\n')[:-1]
+
+
+def printed(frozen, side, **environ):
+    """What the program prints of its servers: lines, and the dicts."""
+    first, *lines = run(frozen, 'gevent' if side.stock else 'cbase', **environ)
+    assert first == ('source text' if frozen[2] else 'code')
     return ([line for line in lines if line[0] != '{'],
             [json.loads(line) for line in lines if line[0] == '{'])
+
+
+@pytest.mark.parametrize('without', [None, 'all'], ids=['nothing', 'all'])
+def test_info(frozen, without):
+    lines = run(frozen, 'info', GEVENT_CBASE_WITHOUT=without)
+    off = {**WITHOUT_ALL, **NO_STACK} if without else NO_STACK
+    assert lines[lines.index('fast paths') + 1:] == [
+        '  %-20s %s' % (name, 'off: ' + off[name] if name in off else 'on')
+        for name in WITHOUT_ALL]
 
 
 def test_all_fast_paths(frozen, side):
