@@ -17,6 +17,8 @@ WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
 FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
 #: programs of others, started by the dozen, which takes the time and runs no other C code
 PUBLISHED = 'tests/programs/published'
+#: tools of others around a server
+FIELD = 'tests/programs/field'
 #: what reaches the C code; not tests/project, which measures and builds anew
 ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
 #: what runs in C
@@ -160,6 +162,17 @@ def projects(session):
     for names in '', 'all':
         session.run('python', PUBLISHED + '/projects.py', '--cache', cache, *session.posargs,
                     env={'GEVENT_CBASE_WITHOUT': names})
+
+
+@nox.session(python=['3.10', '3.12'])
+def field(session):
+    """Servers under agents, debuggers, profilers and freezers, stock and drop-in; not run by
+    default.
+    """
+    session.install('.[test]', '-r', '.ci/field.txt')
+    tests = FIELD + '/test_freezers.py' if session.python == '3.10' else FIELD
+    session.run('pytest', *(session.posargs or [tests]),
+                env={'GEVENT_CBASE_TESTS': 'field'})
 
 
 def without(session, names, *args):

@@ -31,6 +31,9 @@ HARD_LIMIT = 120
 #: bytes that a process may take; AddressSanitizer keeps what is freed, and marks what is not
 MEMORY = (4 if os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers' else 1) << 30
 
+#: the tools of others are not what the tests need; see ``nox -s field``
+collect_ignore = [] if os.environ.get('GEVENT_CBASE_TESTS') == 'field' else ['programs/field']
+
 # a shell has what it starts in the background ignore SIGINT, and so would the programs under test
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
