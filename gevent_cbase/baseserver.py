@@ -7,8 +7,11 @@ Put in its place before gevent.server is imported, it carries every gevent serve
 
 gevent_cbase.install() does the same at any time.
 """
+from gevent.greenlet import Greenlet
+
 from gevent_cbase._cbase import (  # noqa: F401
     BaseServer,
+    _bind_greenlet,
     _extract_family,
     _handle_and_close_when_done,
     _parse_address,
@@ -16,3 +19,8 @@ from gevent_cbase._cbase import (  # noqa: F401
 )
 
 __all__ = ['BaseServer']
+
+# As in gevent.baseserver: what gevent has when this is imported.
+BaseServer._spawn = Greenlet.spawn
+_bind_greenlet(Greenlet)
+del Greenlet, _bind_greenlet

@@ -11,6 +11,8 @@
 
 /* ---- class.c: the class ---- */
 
+extern PyMethodDef cbase_class_functions[];
+
 struct cbase_class {
     PyTypeObject *BaseServer;
     PyObject *full, *do_handle, *do_close; // its own descriptors

@@ -1,0 +1,270 @@
+"""What programs set on gevent's class and on ours: it has to hold for the one that is in force.
+
+A program may patch BaseServer before install() and take the patch back after it, or do so with
+uninstall() in between. It holds the class that was in force when it began. So what is set on
+gevent's class while ours is in force is set on ours as well; and what was set on ours is set on
+gevent's by uninstall(), and is taken back there when the program takes it back on ours.
+"""
+import _thread
+import sys
+import types
+from importlib.util import source_hash
+
+from gevent_cbase import _cbase
+from gevent_cbase._native import known
+
+MISSING = object()
+
+#: held by install() and uninstall(), and while one name is carried over: of the thread, whatever
+#: has been patched
+lock = _thread.RLock()
+
+#: what is set on classes by the interpreter and by copyreg
+_NOT_OF_PROGRAMS = {'__dict__', '__weakref__', '__firstlineno__', '__static_attributes__',
+                    '__annotate_func__', '__annotations_cache__', '__slotnames__'}
+
+#: defaults of the arguments of gevent's functions, where there are any
+_DEFAULTS = {'BaseServer.__init__': (None, 'default'), 'BaseServer.stop': (None,),
+             'BaseServer.serve_forever': (None,),
+             'BaseServer._start_accepting_if_started': (None,)}
+
+#: Patches of each class that is linked
+_linked = {}
+
+
+# Which functions are gevent's own
+
+class Known:
+    """Tells gevent's own functions from what a program has put in their place.
+
+    By digests of their code: an import hook may have rewritten gevent.baseserver, and then that is
+    what the program wants to run. A CPython without digests takes the code that the module's
+    loader has, which such a hook may have rewritten as well.
+    """
+
+    def __init__(self, module):
+        self.namespace = vars(module)
+        version = '%d.%d' % sys.version_info[:2]
+        self.digests = {name: digests[version].split()
+                        for name, digests in known.BASESERVER.items() if version in digests}
+        if not self.digests:
+            self.digests = _digests_of_loader(module)
+
+    def has(self, name, value):
+        """Whether gevent has this under *name*, as ``BaseServer.start``."""
+        if type(value) is property:
+            if value.fset is not None or value.fdel is not None:
+                return False
+            value = value.fget
+        return (type(value) is types.FunctionType
+                and value.__globals__ is self.namespace
+                and value.__defaults__ == _DEFAULTS.get(name)
+                and not (value.__kwdefaults__ or value.__closure__ or vars(value))
+                and _digest(value.__code__) in self.digests.get(name, ()))
+
+
+def _digest(code):
+    """A digest of all that a code object does; where it is from, and its docstring, are not."""
+    return source_hash(repr(_parts(code)).encode('utf-8', 'surrogatepass')).hex()
+
+
+def _parts(code):
+    constants = [_parts(constant) if isinstance(constant, types.CodeType) else constant
+                 for constant in code.co_consts]
+    has_docstring = 1 << 26  # a flag since 3.14; before, the first constant is a docstring or None
+    if constants and type(constants[0]) is str and (
+            sys.version_info < (3, 14) or code.co_flags & has_docstring):
+        constants[0] = None
+    return (code.co_name, code.co_code, constants, code.co_names, code.co_varnames,
+            code.co_freevars, code.co_cellvars, code.co_flags & ~has_docstring, code.co_argcount,
+            code.co_posonlyargcount, code.co_kwonlyargcount,
+            getattr(code, 'co_exceptiontable', None))
+
+
+def _digests_of_loader(module):
+    try:
+        code = module.__spec__.loader.get_code(module.__name__)
+        return {name: [_digest(function)] for name, function in _functions(code)}
+    except Exception:  # there is no code: then nothing is known to be gevent's
+        return {}
+
+
+def _functions(code, prefix=''):
+    """Yield (name, code object) of the functions in this code of a module or a class."""
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            name = prefix + constant.co_name
+            yield name, constant
+            if not prefix and constant.co_name == 'BaseServer':
+                yield from _functions(constant, 'BaseServer.')
+
+
+# Patches
+
+class Patches:
+    """What programs have set on gevent's class *old*, and on *ours*."""
+
+    def __init__(self, old, ours, known):
+        self.old, self.ours, self.known = old, ours, known
+        #: gevent's own functions, by name, as they were seen on its class
+        self.gevents = {}
+        #: what ours had without install(), by name, where that is something else
+        self.former = {}
+        #: what ours had, by name, when it was last as gevent's
+        self.seen = {}
+        #: since uninstall(): what was seen, by name, where a program has set something on ours
+        self.to_take_back = {}
+
+    def begin(self):
+        """Our class comes into force, or is: it gets what was set on gevent's."""
+        self._settle()
+        if not self.seen:
+            self.seen.update(vars(self.ours))
+        _link(self.old, self)
+        for name in list(vars(self.old)):
+            if _has(self.ours, name) is self.seen.get(name, MISSING):
+                self._to_ours(name)
+
+    def end(self):
+        """It is no longer: it is as before, and gevent's class gets what was set on it."""
+        _unlink(self.old)
+        if not self.seen:
+            return
+        for name in {*vars(self.ours), *self.seen}:
+            seen = self.seen.get(name, MISSING)
+            if _has(self.ours, name) is seen:
+                _put(self.ours, name, self.former.pop(name, seen))
+                self.seen[name] = _has(self.ours, name)
+            elif _is_of_programs(name):
+                self.to_take_back[name] = seen
+                self._to_gevents(name)
+        self.seen.clear()
+        if self.to_take_back:
+            _link(self.ours, self)
+
+    def original(self, cls, name):
+        """What the class had before a program has set something else."""
+        return (_OURS if cls is self.ours else self.gevents).get(name, vars(cls)[name])
+
+    def changed(self, cls, name):
+        """A program has set or deleted an attribute of a class that is not in force."""
+        with lock:
+            if _linked.get(cls) is not self or not _is_of_programs(name):
+                return
+            if cls is self.old:
+                self._to_ours(name)
+            elif name in self.to_take_back:
+                self._to_gevents(name)
+                if _has(self.ours, name) is self.to_take_back[name]:
+                    self._take_back(name)
+
+    def _settle(self):
+        for name in list(self.to_take_back):
+            self._take_back(name)
+
+    def _take_back(self, name):
+        seen = self.to_take_back.pop(name)
+        _put(self.ours, name, self.former.pop(name, seen))
+        if not self.to_take_back:
+            _unlink(self.ours)
+
+    def _to_ours(self, name):
+        value, current = _has(self.old, name), _has(self.ours, name)
+        if not _is_of_programs(name):
+            value = current
+        elif self.known.has('BaseServer.' + name, value):
+            self.gevents[name] = value
+            value = self.former.get(name, current)
+        if not _are_equal(value, current):
+            self.former.setdefault(name, current)
+            _put(self.ours, name, value)
+        self.seen[name] = _has(self.ours, name)
+
+    def _to_gevents(self, name):
+        value = _has(self.ours, name)
+        if value is _OURS.get(name, MISSING):
+            value = self.gevents.get(name, value)
+        _put(self.old, name, value)
+
+
+#: what our class was made with
+_OURS = dict(vars(_cbase.BaseServer))
+
+
+def _is_of_programs(name):
+    """Whether it is for a program to set this attribute of a class."""
+    return name not in _NOT_OF_PROGRAMS and not hasattr(vars(type).get(name), '__set__')
+
+
+def _has(cls, name):
+    return vars(cls).get(name, MISSING)
+
+
+def _put(cls, name, value):
+    if value is _has(cls, name):
+        return
+    if value is MISSING:
+        type.__delattr__(cls, name)
+    else:
+        type.__setattr__(cls, name, value)
+
+
+def _are_equal(one, other):
+    """Whether it makes no difference which of them a class has."""
+    try:
+        return one is other or type(one) is type(other) and bool(one == other)
+    except Exception:  # how values compare is their own affair
+        return False
+
+
+# Classes that are not in force
+
+class _NotInForce(type):
+    """The metaclass of a class that is not in force, where somebody may still hold it."""
+
+    def __setattr__(cls, name, value):
+        type.__setattr__(cls, name, value)
+        _changed(cls, name)
+
+    def __delattr__(cls, name):
+        type.__delattr__(cls, name)
+        _changed(cls, name)
+
+    def __new__(metacls, name, bases, namespace, **options):
+        return type(name, tuple(map(_in_force, bases)), namespace, **options)
+
+    def __call__(cls, *args, **options):
+        return type.__call__(_in_force(cls), *args, **options)
+
+    def __instancecheck__(cls, instance):
+        now = _in_force(cls)
+        return (type.__instancecheck__(cls, instance)
+                or now is not cls and isinstance(instance, now))
+
+    def __subclasscheck__(cls, subclass):
+        now = _in_force(cls)
+        return (type.__subclasscheck__(cls, subclass)
+                or now is not cls and issubclass(subclass, now))
+
+
+def _changed(cls, name):
+    patches = _linked.get(cls)
+    if patches is not None:
+        patches.changed(cls, name)
+
+
+def _in_force(cls):
+    """Our class, if this is gevent's and ours is in force."""
+    patches = _linked.get(cls)
+    return patches.ours if patches is not None and cls is patches.old else cls
+
+
+def _link(cls, patches):
+    if type(cls) is type:  # some other metaclass would not know what this one does
+        _linked[cls] = patches
+        _cbase._set_metaclass(cls, _NotInForce)
+
+
+def _unlink(cls):
+    if _linked.pop(cls, None) is not None:
+        _cbase._set_metaclass(cls, type)
