@@ -163,6 +163,8 @@ def _gevents_class(module):
     None if there is none, as where our module was put into sys.modules.
     """
     for cls in getattr(getattr(module, 'BaseServer', None), '__mro__', ()):
+        if cls is _cbase.BaseServer and _installed is not None:
+            return _installed.originals['BaseServer']
         if (cls.__module__, cls.__qualname__) == (_MODULE, 'BaseServer'):
             return cls
 

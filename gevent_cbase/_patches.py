@@ -6,6 +6,7 @@ gevent's class while ours is in force is set on ours as well; and what was set o
 gevent's by uninstall(), and is taken back there when the program takes it back on ours.
 """
 import _thread
+import contextlib
 import sys
 import types
 from importlib.util import source_hash
@@ -108,87 +109,102 @@ class Patches:
         self.old, self.ours, self.known = old, ours, known
         #: gevent's own functions, by name, as they were seen on its class
         self.gevents = {}
-        #: what ours had without install(), by name, where that is something else
+        #: what ours has without install(), by name, where that is something else
         self.former = {}
-        #: what ours had, by name, when it was last as gevent's
+        #: what ours had, by name, when the classes were last made the same
         self.seen = {}
-        #: since uninstall(): what was seen, by name, where a program has set something on ours
+        #: what ours had before a program has set something on it, by name, until it is taken back
         self.to_take_back = {}
 
     def begin(self):
         """Our class comes into force, or is: it gets what was set on gevent's."""
-        self._settle()
+        _unlink(self.ours)
         if not self.seen:
-            self.seen.update(vars(self.ours))
+            for name, former in self.former.items():
+                _set(self.ours, name, former)
+            self.former.clear()
+            self.seen.update(_namespace(self.ours))
+        _make_methods_of(self.ours)
         _link(self.old, self)
-        for name in list(vars(self.old)):
-            if _has(self.ours, name) is self.seen.get(name, MISSING):
-                self._to_ours(name)
+        self.update_gevents()
+        for name in list(_namespace(self.old)):
+            self._to_ours(name)
 
     def end(self):
         """It is no longer: it is as before, and gevent's class gets what was set on it."""
+        self.update_gevents()
         _unlink(self.old)
-        if not self.seen:
-            return
-        for name in {*vars(self.ours), *self.seen}:
-            seen = self.seen.get(name, MISSING)
-            if _has(self.ours, name) is seen:
-                _put(self.ours, name, self.former.pop(name, seen))
-                self.seen[name] = _has(self.ours, name)
-            elif _is_of_programs(name):
-                self.to_take_back[name] = seen
-                self._to_gevents(name)
+        _make_methods_of(object)
         self.seen.clear()
+        for name in {*self.former, *self.to_take_back}:
+            self.former.setdefault(name, _get(self.ours, name))
+            self._forget_if_taken_back(name)
         if self.to_take_back:
             _link(self.ours, self)
 
-    def original(self, cls, name):
-        """What the class had before a program has set something else."""
-        return (_OURS if cls is self.ours else self.gevents).get(name, vars(cls)[name])
+    def update_gevents(self):
+        """Set on gevent's class what a program has set on ours, which is in force."""
+        for name in {*_namespace(self.ours), *self.seen} if self.seen else ():
+            value, seen = _get(self.ours, name), self.seen.get(name, MISSING)
+            if value is not seen and _is_of_programs(name):
+                if self.to_take_back.setdefault(name, seen) is value:
+                    del self.to_take_back[name]
+                self.former.setdefault(name, seen)
+                self.seen[name] = value
+                self._to_gevents(name)
 
     def changed(self, cls, name):
         """A program has set or deleted an attribute of a class that is not in force."""
-        with lock:
-            if _linked.get(cls) is not self or not _is_of_programs(name):
-                return
-            if cls is self.old:
-                self._to_ours(name)
-            elif name in self.to_take_back:
-                self._to_gevents(name)
-                if _has(self.ours, name) is self.to_take_back[name]:
-                    self._take_back(name)
+        if not _is_of_programs(name):
+            return
+        if cls is self.old:
+            self._to_ours(name)
+        elif name in self.to_take_back:
+            self._to_gevents(name)
+            self._forget_if_taken_back(name)
+            if not self.to_take_back:
+                _unlink(self.ours)
 
-    def _settle(self):
-        for name in list(self.to_take_back):
-            self._take_back(name)
+    def original(self, cls, name):
+        """What the class had before a program has set something else."""
+        return (_OURS if cls is self.ours else self.gevents).get(name, _namespace(cls)[name])
 
-    def _take_back(self, name):
-        seen = self.to_take_back.pop(name)
-        _put(self.ours, name, self.former.pop(name, seen))
-        if not self.to_take_back:
-            _unlink(self.ours)
+    def _forget_if_taken_back(self, name):
+        """If a program has nothing of its own on our class, that is as without install()."""
+        value = _get(self.ours, name)
+        if self.to_take_back.get(name, value) is value:
+            self.to_take_back.pop(name, None)
+            _set(self.ours, name, self.former.pop(name))
 
     def _to_ours(self, name):
-        value, current = _has(self.old, name), _has(self.ours, name)
         if not _is_of_programs(name):
-            value = current
-        elif self.known.has('BaseServer.' + name, value):
+            return
+        value, current = _get(self.old, name), _get(self.ours, name)
+        former = self.former.get(name, current)
+        if self.known.has('BaseServer.' + name, value):
             self.gevents[name] = value
-            value = self.former.get(name, current)
+            value = former
         if not _are_equal(value, current):
-            self.former.setdefault(name, current)
-            _put(self.ours, name, value)
-        self.seen[name] = _has(self.ours, name)
+            self.former[name] = former
+            _set(self.ours, name, value)
+        self.seen[name] = _get(self.ours, name)
 
     def _to_gevents(self, name):
-        value = _has(self.ours, name)
+        value = _get(self.ours, name)
         if value is _OURS.get(name, MISSING):
             value = self.gevents.get(name, value)
-        _put(self.old, name, value)
+        _set(self.old, name, value)
 
 
 #: what our class was made with
 _OURS = dict(vars(_cbase.BaseServer))
+
+
+def _make_methods_of(cls):
+    """Methods of *object* take servers that are not of our class, whatever has kept them."""
+    for method in _OURS.values():
+        if type(method) in (types.MethodDescriptorType, types.WrapperDescriptorType):
+            _cbase._set_owner(method, cls)
 
 
 def _is_of_programs(name):
@@ -196,12 +212,16 @@ def _is_of_programs(name):
     return name not in _NOT_OF_PROGRAMS and not hasattr(vars(type).get(name), '__set__')
 
 
-def _has(cls, name):
-    return vars(cls).get(name, MISSING)
+def _namespace(cls):
+    return type.__dict__['__dict__'].__get__(cls)
 
 
-def _put(cls, name, value):
-    if value is _has(cls, name):
+def _get(cls, name):
+    return _namespace(cls).get(name, MISSING)
+
+
+def _set(cls, name, value):
+    if value is _get(cls, name):
         return
     if value is MISSING:
         type.__delattr__(cls, name)
@@ -217,18 +237,28 @@ def _are_equal(one, other):
         return False
 
 
+#: of a class that is in force again
+_NO_PATCHES = types.SimpleNamespace(old=None, changed=lambda cls, name: None)
+
+
 # Classes that are not in force
 
 class _NotInForce(type):
     """The metaclass of a class that is not in force, where somebody may still hold it."""
 
+    def __getattribute__(cls, name):
+        with _looked_at(cls):
+            return type.__getattribute__(cls, name)
+
     def __setattr__(cls, name, value):
-        type.__setattr__(cls, name, value)
-        _changed(cls, name)
+        with _looked_at(cls) as patches:
+            type.__setattr__(cls, name, value)
+            patches.changed(cls, name)
 
     def __delattr__(cls, name):
-        type.__delattr__(cls, name)
-        _changed(cls, name)
+        with _looked_at(cls) as patches:
+            type.__delattr__(cls, name)
+            patches.changed(cls, name)
 
     def __new__(metacls, name, bases, namespace, **options):
         return type(name, tuple(map(_in_force, bases)), namespace, **options)
@@ -247,16 +277,20 @@ class _NotInForce(type):
                 or now is not cls and issubclass(subclass, now))
 
 
-def _changed(cls, name):
-    patches = _linked.get(cls)
-    if patches is not None:
-        patches.changed(cls, name)
+@contextlib.contextmanager
+def _looked_at(cls):
+    """The Patches of a class that is not in force; gevent's has what was set on ours, by then."""
+    with lock:
+        patches = _linked.get(cls, _NO_PATCHES)
+        if cls is patches.old:
+            patches.update_gevents()
+        yield patches
 
 
 def _in_force(cls):
     """Our class, if this is gevent's and ours is in force."""
-    patches = _linked.get(cls)
-    return patches.ours if patches is not None and cls is patches.old else cls
+    patches = _linked.get(cls, _NO_PATCHES)
+    return patches.ours if cls is patches.old else cls
 
 
 def _link(cls, patches):

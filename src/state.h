@@ -44,17 +44,11 @@ typedef struct {
     PyObject *handle_and_close; // the function _handle_and_close_when_done
 } cbase_state;
 
-/* The state behind `module`, and behind the class that defines the method being called. */
+/* The state behind `module`. */
 static inline cbase_state *
 cbase_module_state(PyObject *module)
 {
     return (cbase_state *)PyModule_GetState(module);
-}
-
-static inline cbase_state *
-cbase_class_state(PyTypeObject *defining_class)
-{
-    return (cbase_state *)PyType_GetModuleState(defining_class);
 }
 
 /* Memory for what a file keeps, all zero and never freed; or NULL with an exception. */

@@ -509,10 +509,43 @@ set_metaclass(PyObject *module, PyObject *args)
     return Py_NewRef(Py_None);
 }
 
+/* After uninstall() a program may have kept a method in something that it has put on a class, and
+ * that binds it to a server that is no longer of ours. A method of `object` takes any object.
+ *
+ * CAUTION: what it is a method of, CPython reads in the public struct PyDescrObject. Watched by
+ * test_proxies_in_any_order. */
+static PyObject *
+set_owner(PyObject *module, PyObject *args)
+{
+    PyObject *descr, *name;
+    PyTypeObject *owner, *former;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO!", &descr, &PyType_Type, &owner)) {
+        return NULL;
+    }
+    if (!Py_IS_TYPE(descr, &PyMethodDescr_Type) && !Py_IS_TYPE(descr, &PyWrapperDescr_Type)) {
+        return PyErr_Format(PyExc_TypeError, "%R is no method", descr);
+    }
+    name = PyObject_GetAttrString(descr, "__qualname__"); // which it keeps, from now on
+    if (name == NULL) {
+        return NULL;
+    }
+    Py_DECREF(name);
+    former = PyDescr_TYPE(descr);
+    Py_INCREF(owner);
+    PyDescr_TYPE(descr) = owner;
+    Py_DECREF(former);
+    return Py_NewRef(Py_None);
+}
+
 PyMethodDef cbase_class_functions[] = {
     {"_bind_greenlet", bind_greenlet, METH_O,
      PyDoc_STR("_bind_greenlet($module, class, /)\n--\n\n"
                "Set what serve_forever() takes for gevent's Greenlet; returns the former one.")},
+    {"_set_owner", set_owner, METH_VARARGS,
+     PyDoc_STR("_set_owner($module, method, class, /)\n--\n\n"
+               "Make a method in C one of this class, BaseServer or object.")},
     {"_set_metaclass", set_metaclass, METH_VARARGS,
      PyDoc_STR("_set_metaclass($module, class, metaclass, /)\n--\n\n"
                "Give a class another metaclass, one of the same layout.")},
@@ -520,6 +553,8 @@ PyMethodDef cbase_class_functions[] = {
 };
 
 /* ---- creation ---- */
+
+cbase_state *cbase_class_only_state;
 
 int
 cbase_class_create(PyObject *module, cbase_state *st)
@@ -542,6 +577,7 @@ cbase_class_create(PyObject *module, cbase_state *st)
         return -1;
     }
     st->class->BaseServer = type;
+    cbase_class_only_state = st;
     /* CAUTION: what PyType_FromModuleAndSpec sets, and PyType_GetModuleState reads, in the
      * public struct PyHeapTypeObject. Watched by every test of the class, as
      * test_methods_take_any_object. */

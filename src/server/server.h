@@ -13,6 +13,18 @@
 
 extern PyMethodDef cbase_class_functions[];
 
+/* The state of the module, for methods that take any object; there is but one. */
+extern cbase_state *cbase_class_only_state;
+
+/* The state behind the class that defines the method being called. */
+static inline cbase_state *
+cbase_class_state(PyTypeObject *defining_class)
+{
+    return defining_class == &PyBaseObject_Type
+               ? cbase_class_only_state
+               : (cbase_state *)PyType_GetModuleState(defining_class);
+}
+
 struct cbase_class {
     PyTypeObject *BaseServer;
     PyObject *full, *do_handle, *do_close; // its own descriptors
