@@ -132,7 +132,7 @@ def reset(cls, names):
 ORDERS = 'ABba', 'ABab', 'AaBb', 'BAab', 'BAba', 'BbAa'
 
 
-def all_lives(attribute, patch=by_hand, orders=ORDERS):
+def all_lives(attribute, patch=by_hand, orders=('BAba', 'ABab')):
     """Two patches, in each of these orders, with install() and uninstall() twice at all places
     between, on stock and on ours; what the last one showed.
     """
@@ -182,14 +182,14 @@ def all_lives(attribute, patch=by_hand, orders=ORDERS):
 @in_child
 def test_values_in_any_order():
     """Set before, during and after, and undone in any order."""
-    assert all_lives('max_accept') == [
+    assert all_lives('max_accept', orders=ORDERS) == [
         'i', (100, ()), 'u', (100, ()), 'i', (100, ()), 'u', (100, ()),
         'B', (2, ()), 'b', (100, ()), 'A', (1, ()), 'a', (100, ())]
 
 
 @in_child
 def test_new_attributes_in_any_order():
-    assert all_lives('novelty')[8:12] == ['B', (2, ()), 'b', (None, ())]
+    assert all_lives('novelty')[8:10] == ['A', (1, ())]
 
 
 @in_child
@@ -202,24 +202,25 @@ def test_mock():
 @in_child
 def test_wrapped_methods_in_any_order():
     """By functools.wraps."""
-    assert all_lives('full')[8:12] == ['B', (False, ('B',)), 'b', (False, ())]
+    assert all_lives('full')[8:12] == ['A', (False, ('A',)), 'B', (False, ('B', 'A'))]
 
 
 @in_child
 def test_proxies_in_any_order():
     """They bind what they have wrapped, also to a server that is of the other class by then."""
-    assert all_lives('do_close')[8:12] == ['B', (None, ('B',)), 'b', (None, ())]
+    assert all_lives('do_close')[8:12] == ['A', (None, ('A',)), 'B', (None, ('B', 'A'))]
 
 
 @in_child
 def test_properties_in_any_order():
-    assert all_lives('started')[8:12] == ['B', (False, ('B',)), 'b', (False, ())]
+    assert all_lives('started')[8:12] == ['A', (False, ('A',)), 'B', (False, ('B', 'A'))]
 
 
 @in_child
 def test_special_methods_in_any_order():
-    assert all_lives('__repr__')[8:12] == ['B', ('<Server at', ('B',)), 'b', ('<Server at', ())]
-    assert all_lives('__init__')[8:12] == ['B', (None, ('B',)), 'b', (None, ())]
+    assert all_lives('__repr__')[8:12] == ['A', ('<Server at', ('A',)),
+                                             'B', ('<Server at', ('B', 'A'))]
+    assert all_lives('__init__')[8:12] == ['A', (None, ('A',)), 'B', (None, ('B', 'A'))]
 
 
 @in_child
