@@ -31,6 +31,10 @@ def lines():
     else:
         yield 'installed    no%s' % (': GEVENT_CBASE is set to switch it off'
                                      if _install.disabled() else '')
+    unknown = _install.unknown()
+    if unknown:
+        yield 'in Python    %s: gevent, or this Python, has another one than is known' % (
+            ', '.join(unknown))
     yield ''
     yield 'fast paths'
     for name, reason in fast_paths():

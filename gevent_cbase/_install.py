@@ -224,6 +224,17 @@ def is_installed():
     return any(cls is _cbase.BaseServer for cls in mro)
 
 
+def unknown():
+    """Names of the functions in gevent.baseserver that are not known; they stay in force."""
+    gevents = importlib.import_module(_MODULE)
+    known = _patches.known if _installed is not None else Known(gevents)
+    cls = _gevents_class(gevents)
+    if cls is None:
+        return []
+    return sorted(name for name in vars(_cbase.BaseServer) if known.is_other(
+        'BaseServer.' + name, vars(cls).get(name)))
+
+
 # Loading of gevent.baseserver
 
 class _Finder:

@@ -51,6 +51,10 @@ class Known:
         if not self.digests:
             self.digests = _digests_of_loader(module)
 
+    def is_other(self, name, value):
+        """Whether this is a function, or has one, and is not what gevent has under that name."""
+        return isinstance(value, (types.FunctionType, property)) and not self.has(name, value)
+
     def has(self, name, value):
         """Whether gevent has this under *name*, as ``BaseServer.start``."""
         if type(value) is property:

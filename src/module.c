@@ -78,7 +78,7 @@ static PyMethodDef *const functions[] = {
     cbase_socket_accept_functions, cbase_socket_close_functions,  cbase_pool_spawn_functions,
     cbase_greenlet_functions,      cbase_parse_address_functions, cbase_hooks_functions,
     cbase_handover_functions,      cbase_counters_functions,      cbase_taken_functions,
-    cbase_class_functions,
+    cbase_methods_functions,       cbase_class_functions,
 };
 
 static int

@@ -349,49 +349,11 @@ PyDoc_STRVAR(
     "stop_timeout: seconds that stop() waits for handlers in a pool. 1.\n"
     "fatal_errors: errno values that end the server. (EBADF, EINVAL, ENOTSOCK).");
 
-static vectorcallfunc call_checked; // how CPython calls methods of this kind
-
-/* BaseServer.method(obj, ...): as gevent's, it takes any object. Between the look-up of a method
- * and its call uninstall() may have made a server no instance of this class any more, in another
- * thread or in a finalizer.
- *
- * CAUTION: PyMethodDescrObject is in the public headers, but not documented. Watched by
- * test_methods_take_any_object. */
-static PyObject *
-call_unchecked(PyObject *descr, PyObject *const *args, size_t nargsf, PyObject *kwnames)
-{
-    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-
-    if (nargs < 1) {
-        return call_checked(descr, args, nargsf, kwnames);
-    }
-    PyCMethod function =
-        (PyCMethod)(void (*)(void))((PyMethodDescrObject *)descr)->d_method->ml_meth;
-    if (Py_EnterRecursiveCall(" while calling a Python object")) {
-        return NULL;
-    }
-    PyObject *result = function(args[0], PyDescr_TYPE(descr), args + 1, nargs - 1, kwnames);
-    Py_LeaveRecursiveCall();
-    return result;
-}
-
-static PyObject *
-new_method(PyTypeObject *type, PyMethodDef *def)
-{
-    PyObject *descr = PyDescr_NewMethod(type, def);
-
-    if (descr != NULL) {
-        call_checked = ((PyMethodDescrObject *)descr)->vectorcall;
-        ((PyMethodDescrObject *)descr)->vectorcall = call_unchecked;
-    }
-    return descr;
-}
-
 static int
 add_methods(PyTypeObject *type, PyMethodDef *methods)
 {
     for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *descr = new_method(type, def);
+        PyObject *descr = cbase_methods_new(type, def);
         int result =
             descr == NULL ? -1 : PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
         Py_XDECREF(descr);
@@ -407,7 +369,7 @@ static int
 add_properties(PyTypeObject *type, PyMethodDef *getters)
 {
     for (PyMethodDef *def = getters; def->ml_name != NULL; def++) {
-        PyObject *get = new_method(type, def);
+        PyObject *get = cbase_methods_new(type, def);
         PyObject *property = NULL;
         if (get != NULL) {
             property = PyObject_CallFunction((PyObject *)&PyProperty_Type, "OOOs", get, Py_None,
@@ -509,43 +471,10 @@ set_metaclass(PyObject *module, PyObject *args)
     return Py_NewRef(Py_None);
 }
 
-/* After uninstall() a program may have kept a method in something that it has put on a class, and
- * that binds it to a server that is no longer of ours. A method of `object` takes any object.
- *
- * CAUTION: what it is a method of, CPython reads in the public struct PyDescrObject. Watched by
- * test_proxies_in_any_order. */
-static PyObject *
-set_owner(PyObject *module, PyObject *args)
-{
-    PyObject *descr, *name;
-    PyTypeObject *owner, *former;
-
-    (void)module;
-    if (!PyArg_ParseTuple(args, "OO!", &descr, &PyType_Type, &owner)) {
-        return NULL;
-    }
-    if (!Py_IS_TYPE(descr, &PyMethodDescr_Type) && !Py_IS_TYPE(descr, &PyWrapperDescr_Type)) {
-        return PyErr_Format(PyExc_TypeError, "%R is no method", descr);
-    }
-    name = PyObject_GetAttrString(descr, "__qualname__"); // which it keeps, from now on
-    if (name == NULL) {
-        return NULL;
-    }
-    Py_DECREF(name);
-    former = PyDescr_TYPE(descr);
-    Py_INCREF(owner);
-    PyDescr_TYPE(descr) = owner;
-    Py_DECREF(former);
-    return Py_NewRef(Py_None);
-}
-
 PyMethodDef cbase_class_functions[] = {
     {"_bind_greenlet", bind_greenlet, METH_O,
      PyDoc_STR("_bind_greenlet($module, class, /)\n--\n\n"
                "Set what serve_forever() takes for gevent's Greenlet; returns the former one.")},
-    {"_set_owner", set_owner, METH_VARARGS,
-     PyDoc_STR("_set_owner($module, method, class, /)\n--\n\n"
-               "Make a method in C one of this class, BaseServer or object.")},
     {"_set_metaclass", set_metaclass, METH_VARARGS,
      PyDoc_STR("_set_metaclass($module, class, metaclass, /)\n--\n\n"
                "Give a class another metaclass, one of the same layout.")},
@@ -553,8 +482,6 @@ PyMethodDef cbase_class_functions[] = {
 };
 
 /* ---- creation ---- */
-
-cbase_state *cbase_class_only_state;
 
 int
 cbase_class_create(PyObject *module, cbase_state *st)
@@ -577,7 +504,7 @@ cbase_class_create(PyObject *module, cbase_state *st)
         return -1;
     }
     st->class->BaseServer = type;
-    cbase_class_only_state = st;
+    cbase_methods_only_state = st;
     /* CAUTION: what PyType_FromModuleAndSpec sets, and PyType_GetModuleState reads, in the
      * public struct PyHeapTypeObject. Watched by every test of the class, as
      * test_methods_take_any_object. */

@@ -9,21 +9,28 @@
 
 #include "native/native.h"
 
-/* ---- class.c: the class ---- */
+/* ---- methods.c: methods that take any object ---- */
 
-extern PyMethodDef cbase_class_functions[];
+extern PyMethodDef cbase_methods_functions[];
+
+/* A descriptor of a method, for the namespace of a class. */
+PyObject *cbase_methods_new(PyTypeObject *type, PyMethodDef *def);
 
 /* The state of the module, for methods that take any object; there is but one. */
-extern cbase_state *cbase_class_only_state;
+extern cbase_state *cbase_methods_only_state;
 
 /* The state behind the class that defines the method being called. */
 static inline cbase_state *
 cbase_class_state(PyTypeObject *defining_class)
 {
     return defining_class == &PyBaseObject_Type
-               ? cbase_class_only_state
+               ? cbase_methods_only_state
                : (cbase_state *)PyType_GetModuleState(defining_class);
 }
+
+/* ---- class.c: the class ---- */
+
+extern PyMethodDef cbase_class_functions[];
 
 struct cbase_class {
     PyTypeObject *BaseServer;
