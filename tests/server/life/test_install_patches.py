@@ -549,3 +549,70 @@ def test_former_class_shows_what_is_in_force():
     assert ours.__doc__ != former
     gevent_cbase.uninstall()
     assert set(vars(stock)) == names and stock.max_accept == ours.max_accept == 100
+
+
+@in_child
+def test_what_is_refused():
+    """By the functions in C that change classes and methods."""
+    import gevent_cbase
+    from gevent_cbase import _cbase
+    ours = gevent_cbase.BaseServer
+
+    class Larger(type):
+        __slots__ = ()
+
+    class Plain:
+        pass
+    for function, *args in ((_cbase._set_metaclass, int, Larger), (_cbase._set_metaclass, 3, type),
+                            (_cbase._set_metaclass, Plain, dict), (_cbase._set_metaclass, Plain),
+                            (_cbase._set_owner, len, object), (_cbase._set_owner, ours.start, 3),
+                            (_cbase._set_owner, ours.start)):
+        try:
+            function(*args)
+        except TypeError:
+            pass
+        else:
+            assert False, (function, args)
+    assert type(int) is type(Plain) is type
+    _cbase._set_metaclass(Plain, Larger)
+    assert type(Plain) is Larger and isinstance(Plain(), Plain)
+    _cbase._set_metaclass(Plain, type)
+    assert type(Plain) is type
+    assert ours.start.__objclass__ is ours and ours.start.__qualname__ == 'BaseServer.start'
+    import gevent.baseserver  # noqa: F401
+    gevent_cbase.install()
+    assert ours.start.__objclass__ is ours.__init__.__objclass__ is ours
+    gevent_cbase.uninstall()
+    assert ours.start.__objclass__ is ours.__init__.__objclass__ is object
+    assert ours.start.__qualname__ == 'BaseServer.start'
+    assert ours.__init__.__qualname__ == 'BaseServer.__init__'
+    gevent_cbase.install()
+    assert ours.start.__objclass__ is ours
+
+
+@in_child
+def test_metaclasses_are_not_kept_alive():
+    """Nor are classes: it is counted who has them."""
+    import gc
+
+    import gevent.baseserver
+    import gevent_cbase
+    from gevent_cbase import _patches
+    cls = [gevent.baseserver.BaseServer][0]
+
+    def counts():
+        gc.collect()
+        return (sys.getrefcount(_patches._NotInForce), sys.getrefcount(cls),
+                sys.getrefcount(gevent_cbase.BaseServer))
+    for _ in range(3):
+        gevent_cbase.install()
+        gevent_cbase.uninstall()
+    before = counts()
+    for _ in range(50):
+        gevent_cbase.install()
+        gevent_cbase.BaseServer.max_accept = 3
+        gevent_cbase.uninstall()
+        gevent_cbase.BaseServer.max_accept = 100
+    assert type(cls) is type and cls.max_accept == 100
+    after = counts()
+    assert all(abs(one - other) < 10 for one, other in zip(before, after)), (before, after)
