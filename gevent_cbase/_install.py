@@ -158,6 +158,14 @@ def _exchange():
     _warn(refused, old)
 
 
+def _loaded():
+    try:
+        _exchange()
+    except BaseException:
+        _uninstall()
+        raise
+
+
 def _gevents_class(module):
     """gevent's BaseServer, also where a program has derived another one and put it in its place;
     None if there is none, as where our module was put into sys.modules.
@@ -284,7 +292,7 @@ class _Loader:
         finally:
             _finder.loading = False
         # Another thread may be within install(), and wait for a module that waits for this one.
-        _left.append(_exchange)
+        _left.append(_loaded)
         _do_what_is_left()
 
 
