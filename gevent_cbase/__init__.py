@@ -4,7 +4,14 @@ from gevent_cbase._native import paths as _paths  # noqa: F401  switches off wha
 from gevent_cbase._install import install, is_installed, uninstall
 from gevent_cbase._stats import ServerStats, stats
 from gevent_cbase._version import __version__
-from gevent_cbase.baseserver import BaseServer, parse_address
 
 __all__ = ['BaseServer', 'ServerStats', 'install', 'is_installed', 'parse_address', 'stats',
            'uninstall', '__version__']
+
+
+def __getattr__(name):
+    """What is imported no earlier than a program asks for it: it binds gevent's Greenlet."""
+    if name in ('BaseServer', 'parse_address', 'baseserver'):
+        import gevent_cbase.baseserver as module
+        return module if name == 'baseserver' else getattr(module, name)
+    raise AttributeError('module %r has no attribute %r' % (__name__, name))

@@ -41,6 +41,10 @@ def lines():
         yield 'installed    yes'
     else:
         yield 'installed    no: %s' % (_install.disabled() or 'install() was not called')
+    unknown = _install.unknown()
+    if unknown:
+        yield 'in Python    %s: gevent, or this Python, has another one than is known' % (
+            ', '.join(unknown))
     yield ''
     yield 'fast paths'
     for name, reason in fast_paths():

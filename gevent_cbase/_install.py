@@ -1,6 +1,6 @@
 """install() and uninstall(): make all of gevent run on the C class, and back."""
-import _thread
 import gc
+import importlib
 import sys
 import types
 import warnings
@@ -9,22 +9,39 @@ import weakref
 from gevent._hub_local import get_hub_if_exists
 
 from gevent_cbase import _cbase
-from gevent_cbase import baseserver as ours
 from gevent_cbase import datastack as _datastack
 from gevent_cbase._native import sockets, switches
+from gevent_cbase._patches import Known, Patches, lock
 
 #: what gevent.baseserver and gevent_cbase.baseserver both define
 NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
          '_handle_and_close_when_done')
 
-_MISSING = object()
+#: the module whose class is replaced
+_MODULE = 'gevent.baseserver'
+
+#: whether install() was called
+_wanted = False
+
+#: what has been replaced, if it is
 _installed = None
 
-#: held by install() and uninstall(): of the thread, whatever has been patched
-_lock = _thread.RLock()
+#: what has been set on gevent's class and on ours; of the last one that was replaced
+_patches = None
 
-#: what was called in the middle of one of them, as by a finalizer, and is done after it; or None
+#: what was called in the middle of install() or uninstall(), as by a finalizer, and is done after
+#: it; or None
 _to_do = None
+
+#: what a thread that must not wait has left for the one that holds the lock
+_left = []
+
+
+def _ours():
+    """The module with our class. When it is imported first it binds gevent's Greenlet, as
+    gevent.baseserver does.
+    """
+    return importlib.import_module('gevent_cbase.baseserver')
 
 
 class _Installed:
@@ -34,13 +51,13 @@ class _Installed:
         #: gevent's own objects, by name
         self.originals = originals
         #: what was made on purpose of our class before install(), and stays so
-        self.our_classes = weakref.WeakSet(ours.BaseServer.__subclasses__())
+        self.our_classes = weakref.WeakSet(_ours().BaseServer.__subclasses__())
         self.our_names = {(id(namespace), name) for namespace, name, _ in
-                          _holders([getattr(ours, name) for name in NAMES])}
-        #: what install() changed on our class, as (name, former value or nothing)
-        self.carried = []
+                          _holders([getattr(_ours(), name) for name in NAMES])}
         self.our_servers = [weakref.ref(server) for server in servers
-                            if type(server) is ours.BaseServer]
+                            if type(server) is _ours().BaseServer]
+        #: the class that serve_forever() takes, before install()
+        self.greenlet = None
 
 
 def disabled():
@@ -53,9 +70,13 @@ def install(*, datastack=True):
 
     Classes derived already, in gevent or elsewhere, get our class as base, and with them
     their instances; servers that are running go on with our accept loop. Names in loaded
-    modules that hold gevent's objects are bound to ours. May be called at any time and
+    modules that hold gevent's objects are bound to ours. What the program has set on gevent's
+    class counts for ours, as does what it sets there later. May be called at any time and
     again, before or after ``gevent.monkey.patch_all()``. Does nothing if the environment
     variable ``GEVENT_CBASE`` is ``0``, or has a value that is not known.
+
+    Loads no module of gevent: if gevent.baseserver is not loaded yet, its class is replaced as
+    soon as the program imports it.
 
     Also enables the cache of gevent_cbase.datastack, unless *datastack* is false or the
     environment variable ``GEVENT_CBASE_DATASTACK`` is ``0``.
@@ -74,7 +95,7 @@ def install(*, datastack=True):
 
 def _one_by_one(change, *args):
     global _to_do
-    with _lock:
+    with lock:
         if _to_do is not None:
             _to_do.append((change, *args))
             return
@@ -85,47 +106,92 @@ def _one_by_one(change, *args):
             waiting, _to_do = _to_do, None
             for change, *args in waiting:
                 _one_by_one(change, *args)
+    _do_what_is_left()
+
+
+def _do_what_is_left():
+    while _left and lock.acquire(blocking=False):
+        try:
+            if _left:
+                _one_by_one(_left.pop())
+        finally:
+            lock.release()
 
 
 def _install(datastack):
-    was_installed = _installed is not None
+    global _wanted
+    was_wanted = _wanted
     try:
         if datastack:
             _datastack._on_install()
         sockets.on_install()
         if 'gevent.pool' in sys.modules:
             _cbase._pool_compare()
+        _wanted = True
+        _finder.put(sys.meta_path)
         _exchange()
     except BaseException:
-        if not was_installed:
+        if not was_wanted:
             _uninstall()
         raise
 
 
 def _exchange():
-    global _installed
+    global _installed, _patches
+    if not _wanted or sys.modules.get(_MODULE) is None or _finder.loading:
+        return  # it is called again when the module has been loaded
+    gevents = importlib.import_module(_MODULE)  # waits for a thread that imports it
+    old = _gevents_class(gevents)
+    if old is None:
+        return
+    if _installed is not None and _installed.originals['BaseServer'] is not old:
+        _uninstall_class()  # the module was loaded anew
+    ours = _ours()
     if _installed is None:
-        from gevent import baseserver as gevents
-        if gevents.BaseServer is ours.BaseServer:
-            return  # our module was put into sys.modules
-        servers = _servers(gevents.BaseServer, ours.BaseServer)
-        _installed = _Installed({name: getattr(gevents, name) for name in NAMES}, servers)
+        servers = _servers(old, ours.BaseServer)
+        known = Known(gevents)
+        originals = {name: getattr(gevents, name, None) for name in NAMES}
+        _installed = _Installed({'BaseServer': old, **{
+            name: value for name, value in originals.items() if known.has(name, value)}}, servers)
+        _installed.greenlet = _cbase._bind_greenlet(gevents.Greenlet)
+        if _patches is None or _patches.old is not old:
+            _patches = Patches(old, ours.BaseServer, ours._made_with, known)
     else:
-        servers = _servers(_installed.originals['BaseServer'])
-    old = _installed.originals['BaseServer']
-    _carry_patches(old, _installed.carried)
+        servers = _servers(old)
+    _patches.begin()
     # Other threads make servers meanwhile: a class is ours before its module has our names, and
     # the other way round in uninstall().
-    refused = _replace(old, ours.BaseServer, old.__subclasses__(), servers)
-    _rebind([(_installed.originals[name], getattr(ours, name)) for name in NAMES])
+    refused = _replace(old, ours.BaseServer, type.__subclasses__(old), servers)
+    _rebind([(original, getattr(ours, name))
+             for name, original in _installed.originals.items()])
     _warn(refused, old)
+
+
+def _loaded():
+    try:
+        _exchange()
+    except BaseException:
+        _uninstall()
+        raise
+
+
+def _gevents_class(module):
+    """gevent's BaseServer, also where a program has derived another one and put it in its place;
+    None if there is none, as where our module was put into sys.modules.
+    """
+    for cls in getattr(getattr(module, 'BaseServer', None), '__mro__', ()):
+        if _installed is not None and cls is _ours().BaseServer:
+            return _installed.originals['BaseServer']
+        if (cls.__module__, cls.__qualname__) == (_MODULE, 'BaseServer'):
+            return cls
 
 
 def uninstall():
     """Undo install(): all of gevent is as if it had never been called.
 
-    Classes derived from our class before install(), and its instances, stay on it. Disables
-    the data-stack cache, unless enable() was called. Does nothing if not installed.
+    What the program has set on our class meanwhile counts for gevent's. Classes derived from our
+    class before install(), and its instances, stay on it. Disables the data-stack cache, unless
+    enable() was called. Does nothing if not installed.
 
     .. versionadded:: 1.0
     """
@@ -133,72 +199,117 @@ def uninstall():
 
 
 def _uninstall():
-    global _installed
+    global _wanted
     _datastack._on_uninstall()
     sockets.on_uninstall()
+    _wanted = False
+    _finder.take_from(sys.meta_path)
     if _installed is not None:
-        refused = _exchange_back(_installed)
-        _installed = None  # if this was not reached, a second uninstall() goes on
-        _warn(refused, ours.BaseServer)
+        _uninstall_class()
+
+
+def _uninstall_class():
+    global _installed
+    refused = _exchange_back(_installed)
+    _installed = None  # if this was not reached, a second uninstall() goes on
+    _warn(refused, _ours().BaseServer)
 
 
 def _exchange_back(state):
-    _rebind([(getattr(ours, name), state.originals[name]) for name in NAMES],
+    ours, old = _ours().BaseServer, state.originals['BaseServer']
+    _rebind([(getattr(_ours(), name), original) for name, original in state.originals.items()],
             keep=state.our_names)
+    _patches.end()
     refused = _replace(
-        ours.BaseServer, state.originals['BaseServer'],
-        [cls for cls in ours.BaseServer.__subclasses__() if cls not in state.our_classes],
-        _servers(ours.BaseServer), keep={id(ref()) for ref in state.our_servers})
+        ours, old, [cls for cls in ours.__subclasses__() if cls not in state.our_classes],
+        _servers(ours), keep={id(ref()) for ref in state.our_servers})
     _cbase._stats_start_over(False)  # of those that have left
-    while state.carried:
-        name, former = state.carried[-1]
-        if former:
-            setattr(ours.BaseServer, name, *former)
-        elif name in vars(ours.BaseServer):
-            delattr(ours.BaseServer, name)
-        state.carried.pop()
+    if state.greenlet is not None:
+        _cbase._bind_greenlet(state.greenlet)
     return refused
 
 
 def is_installed():
-    """Return whether ``gevent.baseserver.BaseServer`` is our class now.
+    """Return whether ``gevent.baseserver.BaseServer`` is our class, or will be when it is loaded.
 
     .. versionadded:: 1.0
     """
-    module = sys.modules.get('gevent.baseserver')
-    return module is not None and module.BaseServer is ours.BaseServer
+    module = sys.modules.get(_MODULE)
+    if module is None or _finder.loading:
+        return _wanted
+    mro = getattr(getattr(module, 'BaseServer', None), '__mro__', ())
+    ours = getattr(_cbase, 'BaseServer', None)  # None: nobody has imported it yet
+    return any(cls is ours for cls in mro)
+
+
+def unknown():
+    """Names of the functions in gevent.baseserver that are not known; they stay in force."""
+    gevents = importlib.import_module(_MODULE)
+    known = _patches.known if _installed is not None else Known(gevents)
+    cls = _gevents_class(gevents)
+    if cls is None:
+        return []
+    return sorted(name for name in vars(_ours().BaseServer) if known.is_other(
+        'BaseServer.' + name, vars(cls).get(name)))
+
+
+# Loading of gevent.baseserver
+
+class _Finder:
+    """On sys.meta_path while installed: replaces the class when a program loads its module.
+
+    So it is the program that loads it, and decides when it binds the names that it imports.
+    """
+
+    #: whether the module is being loaded now
+    loading = False
+
+    def put(self, finders):
+        if not any(finder is self for finder in finders):
+            finders.insert(0, self)
+
+    def take_from(self, finders):
+        finders[:] = [finder for finder in finders if finder is not self]
+
+    def find_spec(self, name, path=None, target=None):
+        if name != _MODULE:
+            return None
+        finders = iter(sys.meta_path.copy())
+        any(finder is self for finder in finders)  # those that come after it
+        for finder in finders:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, 'exec_module'):
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
+
+
+class _Loader:
+    """The loader of gevent.baseserver, whatever that is, until it is used."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        _finder.loading = True
+        try:
+            self._loader.exec_module(module)
+        finally:
+            _finder.loading = False
+        # Another thread may be within install(), and wait for a module that waits for this one.
+        _left.append(_loaded)
+        _do_what_is_left()
+
+
+_finder = _Finder()
 
 
 # Classes and instances
-
-def _carry_patches(old, carried):
-    """Set on our class what a program has set on gevent's, as ``BaseServer.max_accept = 1``."""
-    for name, value in vars(old).copy().items():
-        if not _is_gevents(old, name, value):
-            former = vars(ours.BaseServer).get(name, _MISSING)
-            if former is _MISSING or not _are_equal(former, value):
-                carried.append((name, () if former is _MISSING else (former,)))
-                setattr(ours.BaseServer, name, value)
-
-
-def _are_equal(one, other):
-    try:
-        return one is other or bool(one == other)
-    except Exception:  # how values compare is their own affair
-        return False
-
-
-def _is_gevents(cls, name, value):
-    """Whether the class came with this value."""
-    if name.startswith('__') and name not in vars(ours.BaseServer):
-        return True  # the interpreter's: __firstlineno__ and the like
-    if name in ('__module__', '__dict__', '__weakref__', '__doc__'):
-        return True
-    function = value.fget if isinstance(value, property) else value
-    return (isinstance(function, types.FunctionType)
-            and function.__module__ == cls.__module__
-            and function.__qualname__ == '%s.%s' % (cls.__qualname__, name))
-
 
 def _servers(*classes):
     """All instances of these classes and of those derived from them, in one scan."""
@@ -235,7 +346,7 @@ def _replace(old, new, classes, servers, keep=()):
 
     *keep*: id() of instances of *old* itself to leave alone.
     """
-    servers = [server for server in servers if issubclass(type(server), old)]
+    servers = [server for server in servers if _is_in_mro(old, server)]
     callbacks = [_Callbacks(old, server) for server in servers]
     refused = []
     for cls in classes:
@@ -247,9 +358,14 @@ def _replace(old, new, classes, servers, keep=()):
         if type(server) is old and id(server) not in keep:
             server.__class__ = new
     for callback in callbacks:
-        if issubclass(type(callback.server), new):
+        if _is_in_mro(new, callback.server):
             callback.move(new)
     return refused
+
+
+def _is_in_mro(cls, instance):
+    """Whether it is an instance, whatever the classes say of that."""
+    return any(base is cls for base in type.__dict__['__mro__'].__get__(type(instance)))
 
 
 def _warn(refused, old):
@@ -271,8 +387,10 @@ class _Callbacks:
         self.held = self.bind(cls)
 
     def bind(self, cls):
-        return [vars(cls)[name].__get__(self.server, type(self.server))
-                for name in ('_do_read', '_start_accepting_if_started')]
+        """Those that it has now, and those that it had before the program has set others."""
+        return [function.__get__(self.server, type(self.server))
+                for name in ('_do_read', '_start_accepting_if_started')
+                for function in (vars(cls)[name], _patches.original(cls, name))]
 
     def move(self, new):
         """Let those who hold a method of the former class hold that of *new*.
@@ -298,7 +416,8 @@ class _Callbacks:
                 watcher = self.state.get(attribute)
                 if getattr(watcher, 'callback', None) == method:
                     watcher.callback = replacement
-        self.relink(*self.replacements[-1])
+        for method, replacement in self.replacements[2:]:
+            self.relink(method, replacement)
 
     def relink(self, method, replacement):
         """The semaphore of a pool calls what is linked to it once, when a slot is free. That is

@@ -49,7 +49,7 @@ def stats(server):
 
     .. versionadded:: 1.0
     """
-    if not issubclass(type(server), _cbase.BaseServer):
+    if not issubclass(type(server), getattr(_cbase, 'BaseServer', ())):
         if any((base.__module__, base.__qualname__) == ('gevent.baseserver', 'BaseServer')
                for base in type(server).__mro__):
             raise TypeError("this %s runs on gevent's own class, which counts nothing: call "

@@ -8,8 +8,8 @@ A comparison and no call, because code objects are written to files and sent to 
 marshal takes the object that is compared for bytes, pickle does so too, and a comparison with
 bytes is false.
 """
-import dis
 import itertools
+import opcode
 import sys
 
 from gevent_cbase import _cbase
@@ -92,7 +92,7 @@ def beginning_with(mark, code):
             or len(constants) > 255):
         raise ValueError('code of an unknown kind')
     compare = (_code('LOAD_CONST', len(constants) - 2) + _code('LOAD_FAST', 0)
-               + _code('COMPARE_OP', dis.cmp_op.index('==')))
+               + _code('COMPARE_OP', opcode.cmp_op.index('==')))
     leave = _code('LOAD_CONST', len(constants) - 1) + _code('RETURN_VALUE')
     added = compare + _code('POP_JUMP_FORWARD_IF_FALSE', len(leave) // 2) + leave
     # For who traces lines, what is added belongs to the first of them.
@@ -107,8 +107,8 @@ def beginning_with(mark, code):
 
 def _code(name, argument=0):
     """An instruction with its inline caches, which are empty."""
-    number = dis.opmap[name]
-    return bytes([number, argument]) + bytes(2 * dis._inline_cache_entries[number])
+    number = opcode.opmap[name]
+    return bytes([number, argument]) + bytes(2 * opcode._inline_cache_entries[number])
 
 
 def _locations(positions, line):

@@ -10,10 +10,12 @@ import sys
 import gevent
 import greenlet
 
+from gevent_cbase import _patches
 from gevent_cbase._native import digests, greenlets, known, pools, premises, sockets, tls
 
-#: what stands for functions of gevent: the native steps, by the name of their fast path
-STEPS = {'sockets': sockets, 'pools': pools, 'greenlets': greenlets, 'tls': tls}
+#: what stands for functions of gevent: the native steps, by the name of their fast path; and more
+STEPS = {'sockets': sockets, 'pools': pools, 'greenlets': greenlets, 'tls': tls,
+         'baseserver': _patches}
 
 CHANGE = 'The step has to be changed.'
 PASTE = 'put this in the place of what is there:'

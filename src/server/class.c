@@ -328,6 +328,51 @@ class_is(PyObject *module, PyObject *type)
     return Py_NewRef(Py_None);
 }
 
+/* ---- what install() needs ---- */
+
+static PyObject *
+bind_greenlet(PyObject *module, PyObject *class)
+{
+    cbase_state *st = cbase_module_state(module);
+    PyObject *former = st->Greenlet;
+
+    st->Greenlet = Py_NewRef(class);
+    return former;
+}
+
+/* CAUTION: a heap type owns its type. Assigning to __class__ does the same, but CPython refuses
+ * that where one of the two is `type` itself, because that has no __dict__ to be seen. Watched by
+ * test_isinstance_of_the_former_class. */
+static PyObject *
+set_metaclass(PyObject *module, PyObject *args)
+{
+    PyTypeObject *class, *metaclass, *former;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyType_Type, &class, &PyType_Type, &metaclass)) {
+        return NULL;
+    }
+    former = Py_TYPE(class);
+    if (!PyType_HasFeature(class, Py_TPFLAGS_HEAPTYPE)
+        || !PyType_IsSubtype(metaclass, &PyType_Type)
+        || former->tp_basicsize != metaclass->tp_basicsize
+        || former->tp_itemsize != metaclass->tp_itemsize)
+    {
+        return PyErr_Format(PyExc_TypeError, "%R cannot be an instance of %R", class, metaclass);
+    }
+    if (PyType_HasFeature(metaclass, Py_TPFLAGS_HEAPTYPE)) {
+        Py_INCREF(metaclass);
+    }
+    Py_SET_TYPE(class, metaclass);
+    PyType_Modified(class);
+    if (PyType_HasFeature(former, Py_TPFLAGS_HEAPTYPE)) {
+        Py_DECREF(former);
+    }
+    return Py_NewRef(Py_None);
+}
+
+/* ---- for the others ---- */
+
 static int
 is_as_taken(const cbase_own_function *own)
 {
@@ -359,6 +404,12 @@ PyMethodDef cbase_class_functions[] = {
     {"_class_is", class_is, METH_O,
      PyDoc_STR("_class_is($module, cls, /)\n--\n\n"
                "Take the class BaseServer, when it has been defined.")},
+    {"_bind_greenlet", bind_greenlet, METH_O,
+     PyDoc_STR("_bind_greenlet($module, class, /)\n--\n\n"
+               "Set what serve_forever() takes for gevent's Greenlet; returns the former one.")},
+    {"_set_metaclass", set_metaclass, METH_VARARGS,
+     PyDoc_STR("_set_metaclass($module, class, metaclass, /)\n--\n\n"
+               "Give a class another metaclass, one of the same layout.")},
     {"_server_init", server_init, METH_VARARGS, NULL},
     {"_server_set_listener", server_set_listener, METH_VARARGS, NULL},
     {"_server_set_spawn", server_set_spawn, METH_VARARGS, NULL},

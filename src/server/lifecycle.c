@@ -326,11 +326,13 @@ static PyObject *
 spawn_stop(cbase_state *st, PyObject *stop, PyObject *timeout)
 {
     PyObject *args[2] = {stop, timeout};
-    PyObject *spawn = PyObject_GetAttr(st->Greenlet, st->s_spawn);
+    PyObject *class = Py_NewRef(st->Greenlet); // install() may bind another one
+    PyObject *spawn = PyObject_GetAttr(class, st->s_spawn);
     PyObject *greenlet =
         spawn == NULL ? NULL : PyObject_Vectorcall(spawn, args, 1, st->kw_timeout);
 
     Py_XDECREF(spawn);
+    Py_DECREF(class);
     return greenlet;
 }
 

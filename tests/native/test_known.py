@@ -11,10 +11,20 @@ import gevent.server  # noqa: F401 (has to be there for the native steps)
 import pytest
 from gevent import _socket3, hub
 
-from gevent_cbase._native import differences, digests, greenlets, known, pools, premises, sockets
+from gevent_cbase import _patches
+from gevent_cbase._native import (
+    differences,
+    digests,
+    greenlets,
+    known,
+    pools,
+    premises,
+    sockets,
+    tls,
+)
 from helpers import child_environ
 
-PARTS = [*sockets.PARTS, *pools.PARTS, *greenlets.PARTS]
+PARTS = [*sockets.PARTS, *pools.PARTS, *greenlets.PARTS, *tls.PARTS, *_patches.PARTS]
 
 
 def found():
@@ -77,7 +87,7 @@ def test_what_is_known_is_of_a_part():
 
 def test_nothing_is_known_elsewhere():
     """No digest in any other file of the package."""
-    for step in (sockets, pools, greenlets, premises, differences, digests):
+    for step in (sockets, pools, greenlets, tls, _patches, premises, differences, digests):
         with open(step.__file__, encoding='utf-8') as file:
             assert not re.search('[0-9a-f]{32}', file.read())
 
