@@ -272,5 +272,6 @@ def parse_address(address):
 
 
 _cbase._class_is(BaseServer)
+_cbase._do_read_is(BaseServer._do_read)
 _made_with = dict(vars(BaseServer))  # for install()
 _cbase._bind_greenlet(_Greenlet)  # as in gevent.baseserver: what gevent has when this is imported

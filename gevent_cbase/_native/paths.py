@@ -5,7 +5,13 @@ is ``all``. It is for finding out whether one of them is to blame for something,
 tests: each must be right without the others.
 """
 from gevent_cbase import _cbase, datastack
-from gevent_cbase._native import greenlets, pools, sockets, switches
+from gevent_cbase._native import (  # tls: C imports it
+    greenlets,
+    pools,
+    sockets,
+    switches,
+    tls,  # noqa: F401
+)
 
 def _lookups_off():
     return switches.why_off('lookups') or _cbase._hooks_off()

@@ -455,16 +455,15 @@ server_do_read(PyObject *module, PyObject *self)
 
 #ifndef COMPAT_NEEDS_FRAME
 
-static cbase_state *state;       // of the module whose class was the last to be taken
+static cbase_state *state; // of the module that has taken _do_read() last
+static cbase_own_function own_do_read;
 static vectorcallfunc as_before; // how functions are called
 
 /* A call of _do_read(): the event loop, which is in C, needs no frame of Python for it. */
 static PyObject *
 vectorcall_do_read(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
-    const cbase_own_function *own = &state->class->do_read;
-
-    if (function != own->function || PyFunction_GET_CODE(function) != own->code
+    if (function != own_do_read.function || PyFunction_GET_CODE(function) != own_do_read.code
         || PyVectorcall_NARGS(nargsf) != 1 || kwnames != NULL)
     {
         return as_before(function, args, nargsf, kwnames);
@@ -472,25 +471,37 @@ vectorcall_do_read(PyObject *function, PyObject *const *args, size_t nargsf, PyO
     return accept_batch(state, args[0]);
 }
 
-void
-cbase_accept_loop_take(cbase_state *st)
+static void
+take_do_read(cbase_state *st, PyFunctionObject *function)
 {
-    PyFunctionObject *function = (PyFunctionObject *)st->class->do_read.function;
-
     state = st;
+    Py_XSETREF(own_do_read.function, Py_NewRef(function));
+    Py_XSETREF(own_do_read.code, Py_NewRef(function->func_code));
     as_before = function->vectorcall;
     compat_set_vectorcall(function, vectorcall_do_read);
 }
 
 #else
 
-void
-cbase_accept_loop_take(cbase_state *st)
+static void
+take_do_read(cbase_state *st, PyFunctionObject *function)
 {
-    (void)st;
+    (void)st, (void)function;
 }
 
 #endif
+
+/* Has calls of a function, _do_read() of the class, run in C at once. */
+static PyObject *
+do_read_is(PyObject *module, PyObject *function)
+{
+    if (!PyFunction_Check(function)) {
+        PyErr_SetString(PyExc_TypeError, "a Python function is required");
+        return NULL;
+    }
+    take_do_read(cbase_module_state(module), (PyFunctionObject *)function);
+    return Py_NewRef(Py_None);
+}
 
 /* Whether an OSError has one of these errno values; one without arguments has none. */
 static int
@@ -531,6 +542,9 @@ server_is_fatal_error(PyObject *module, PyObject *args)
 }
 
 PyMethodDef cbase_accept_loop_functions[] = {
+    {"_do_read_is", do_read_is, METH_O,
+     PyDoc_STR("_do_read_is($module, function, /)\n--\n\n"
+               "Take _do_read() of the class, when that has been defined.")},
     {"_server_do_read", server_do_read, METH_O, NULL},
     {"_server_is_fatal_error", server_is_fatal_error, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

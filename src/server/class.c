@@ -318,13 +318,11 @@ class_is(PyObject *module, PyObject *type)
     if (take_function((PyTypeObject *)type, st->s_full, &c->full) < 0
         || take_function((PyTypeObject *)type, st->s_do_handle, &c->do_handle) < 0
         || take_function((PyTypeObject *)type, st->s_do_close, &c->do_close) < 0
-        || take_function((PyTypeObject *)type, st->s__do_read, &c->do_read) < 0
         || PyModule_AddObjectRef(module, "BaseServer", type) < 0)
     {
         return NULL;
     }
     c->BaseServer = (PyTypeObject *)Py_NewRef(type);
-    cbase_accept_loop_take(st);
     return Py_NewRef(Py_None);
 }
 

@@ -17,8 +17,8 @@ typedef struct {
 } cbase_own_function;
 
 struct cbase_class {
-    PyTypeObject *BaseServer;                              // owned; NULL until it has been defined
-    cbase_own_function full, do_handle, do_close, do_read; // do_read: _do_read()
+    PyTypeObject *BaseServer; // owned; NULL until it has been defined
+    cbase_own_function full, do_handle, do_close;
 };
 
 extern PyMethodDef cbase_class_functions[];
@@ -44,9 +44,6 @@ int cbase_lifecycle_init(cbase_state *st);
 /* ---- accept_loop.c ---- */
 
 extern PyMethodDef cbase_accept_loop_functions[];
-
-/* Has calls of _do_read() of the class, which has been taken, run in C at once. */
-void cbase_accept_loop_take(cbase_state *st);
 
 /* ---- hooks.c: what the accept loop calls and reads on one server ---- */
 

@@ -965,7 +965,7 @@ from gevent import baseserver, pywsgi, server
 base = server.StreamServer.__mro__[1]
 assert pywsgi.WSGIServer.__mro__[1:3] == (server.StreamServer, base)
 assert server.DatagramServer.__mro__[1] is baseserver.BaseServer is base
-print('gevent' if hasattr(base._do_read, '__code__') else 'ours')
+print('gevent' if base.__module__ == 'gevent.baseserver' else 'ours')
 '''
 
 

@@ -126,7 +126,7 @@ def facts():
         'installed': cbase is not None and cbase.is_installed(),
         'current': cbase is not None and baseserver.BaseServer is cbase.BaseServer,
         'without': os.environ.get('GEVENT_CBASE_WITHOUT'),
-        'python': hasattr(baseserver.BaseServer._do_read, '__code__'),
+        'python': baseserver.BaseServer.__module__ == 'gevent.baseserver',
         'bases': bases,
     }
 
