@@ -468,7 +468,12 @@ vectorcall_do_read(PyObject *function, PyObject *const *args, size_t nargsf, PyO
     {
         return as_before(function, args, nargsf, kwnames);
     }
-    return accept_batch(state, args[0]);
+    if (Py_EnterRecursiveCall(" while calling a Python object")) {
+        return NULL;
+    }
+    PyObject *result = accept_batch(state, args[0]);
+    Py_LeaveRecursiveCall();
+    return result;
 }
 
 static void

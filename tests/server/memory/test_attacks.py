@@ -970,7 +970,7 @@ def test_servers_in_the_frozen_generation(tmp_path, step, frozen):
         import gevent_cbase
 
         def is_ours(server):
-            return not isinstance(server._watcher.callback, types.MethodType)
+            return server._watcher.callback.__func__.__module__ == 'gevent_cbase.baseserver'
 
         def ask(server):
             with connect(server) as client:

@@ -213,11 +213,12 @@ def child(impl, tmp_path, source, *args):
 def test_load(tmp_path):
     """The module is loaded, or not; and the one that was loaded before goes on.
 
-    CPython loses a few of the errors while the class is made, and says something else then.
+    CPython 3.11 loses an error while a class is made, and says something else then.
     """
     kinds = child(types.SimpleNamespace(stock=True), tmp_path, '''
         import _imp
         from gevent_cbase import _cbase
+        from gevent_cbase.baseserver import BaseServer
         kinds, n, loaded = [], 0, 0
         while loaded < 100:
             module = _imp.create_dynamic(_cbase.__spec__)
@@ -230,13 +231,13 @@ def test_load(tmp_path):
             else:
                 _testcapi.remove_mem_hooks()
                 loaded += 1
-                module.BaseServer(('127.0.0.1', 0), print)
+                assert module._address_parse(':80')[1] == ('', 80)
             n += 1
-        _cbase.BaseServer(('127.0.0.1', 0), print)
+        BaseServer(('127.0.0.1', 0), print)
         done(kinds)
     ''')
-    assert set(kinds) <= {'MemoryError', 'AttributeError', 'SystemError'}
-    assert kinds.count('MemoryError') > 0.9 * len(kinds) > 100
+    assert set(kinds) <= {'MemoryError', 'SystemError'}
+    assert kinds.count('MemoryError') > 0.98 * len(kinds) > 100
 
 
 @pytest.mark.parametrize('kind', ['"default"', '3', 'None', 'gevent.spawn_raw', 'pool()'])
