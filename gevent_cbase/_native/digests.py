@@ -100,6 +100,8 @@ def _constant(value):
         return 'code', _described(value)
     if kind is tuple:
         return 'tuple', [_constant(item) for item in value]
+    if kind is slice:  # since 3.14
+        return 'slice', [_constant(item) for item in (value.start, value.stop, value.step)]
     if kind is frozenset:
         return 'frozenset', sorted(repr(_constant(item)) for item in value)
     if value is None or value is ... or kind in (bool, int, float, complex, str, bytes):

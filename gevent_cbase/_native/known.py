@@ -83,7 +83,7 @@ CELLS = {
 }
 
 #: What digests.digest() tells of their code, by CPython; and of the functions of
-#: gevent.baseserver, which install() replaces. Where releases differ, or with -OO, there are
+#: gevent.baseserver, which install() replaces. Where releases differ, there are
 #: several, with spaces between: the step has to be right for each.
 CODE = {
     '3.10': {
@@ -357,7 +357,7 @@ CODE = {
         'BaseServer.do_handle': 'd47e5362669b36629190a52428c5f1a0',
         'BaseServer.do_close': '8bafe75d86e0a1fc7c96455459a06563',
         'BaseServer.do_read': '7090b272cd8eb2c0d2e3fe22665fba07',
-        'BaseServer._do_read': '85ac39522a7d49bdc988096ceb70570b e067ff4325ad5c531258ab0becfc6c52',
+        'BaseServer._do_read': '9da8c5de22a2bf7542c3f3f6631ec92c',
         'BaseServer.full': '8c9a1a3fa802f6bd4fe07c77b8ccc1c6',
         'BaseServer.__repr__': '2e0851af5c22eabedd313dd1a3220ea0',
         'BaseServer.__str__': 'b8fec8ddf14a047559085b1da9a43086',
@@ -415,7 +415,7 @@ CODE = {
         'BaseServer.do_handle': '20e07bace32c0b9ff1bcc91e2cd0f17b',
         'BaseServer.do_close': 'e8d92dfd5da1092dc014d775df7528c6',
         'BaseServer.do_read': '7090b272cd8eb2c0d2e3fe22665fba07',
-        'BaseServer._do_read': '7315b30e6d726d29abbd98acdb5d17c2 7fc52a3a4ce7fb87029eb3f24d41a482',
+        'BaseServer._do_read': '7c9aa8a6895f53ad817226240b33aca2',
         'BaseServer.full': '0ceba46be35b1e9be43f4fe52c414ef3',
         'BaseServer.__repr__': '2e0851af5c22eabedd313dd1a3220ea0',
         'BaseServer.__str__': 'b8fec8ddf14a047559085b1da9a43086',

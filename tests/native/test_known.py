@@ -187,6 +187,13 @@ def test_what_counts(old, new):
     assert (changed == digests.digest(code_of(SOURCE))) is ('(self)' in new)
 
 
+def test_slices():
+    """They are constants since 3.14."""
+    one, same, other = (digests.digest(code_of('def f(a):\n    return a[%s]' % part))
+                        for part in ('1:', '1:', '2:'))
+    assert one == same != other
+
+
 def test_constant_that_no_compiler_makes():
     """Nothing else has the digest of that code."""
     code = code_of(SOURCE)
