@@ -13,6 +13,7 @@ from gevent_cbase._native import (  # tls: C imports it
     tls,  # noqa: F401
 )
 
+
 def _lookups_off():
     return switches.why_off('lookups') or _cbase._hooks_off()
 

@@ -108,10 +108,16 @@ compat_get_handled(PyObject **handled)
     handled[1] = Py_XNewRef(level->exc_value);
 }
 
+/* Whether there is no Python frame where gevent needs one below what it calls, see handover.c. */
+static inline int
+compat_lacks_frame(void)
+{
 #if PY_VERSION_HEX < 0x030B0000
-/* Defined where gevent needs a Python frame below what it calls, see calls.c. */
-#define COMPAT_NEEDS_FRAME
+    return PyEval_GetFrame() == NULL;
+#else
+    return 0;
 #endif
+}
 
 #if PY_VERSION_HEX >= 0x030C0000
 /* Defined where changes of dicts are told by watchers, and not by a version of each dict. */

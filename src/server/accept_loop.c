@@ -453,18 +453,17 @@ server_do_read(PyObject *module, PyObject *self)
     return accept_batch(cbase_module_state(module), self);
 }
 
-#ifndef COMPAT_NEEDS_FRAME
-
 static cbase_state *state; // of the module that has taken _do_read() last
 static cbase_own_function own_do_read;
 static vectorcallfunc as_before; // how functions are called
 
-/* A call of _do_read(): the event loop, which is in C, needs no frame of Python for it. */
+/* A call of _do_read(): the event loop, which is in C, needs no frame of Python for it. But on
+ * CPython 3.10 one must be below it: see runs_in_python() in handover.c. */
 static PyObject *
 vectorcall_do_read(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     if (function != own_do_read.function || PyFunction_GET_CODE(function) != own_do_read.code
-        || PyVectorcall_NARGS(nargsf) != 1 || kwnames != NULL)
+        || PyVectorcall_NARGS(nargsf) != 1 || kwnames != NULL || compat_lacks_frame())
     {
         return as_before(function, args, nargsf, kwnames);
     }
@@ -485,16 +484,6 @@ take_do_read(cbase_state *st, PyFunctionObject *function)
     as_before = function->vectorcall;
     compat_set_vectorcall(function, vectorcall_do_read);
 }
-
-#else
-
-static void
-take_do_read(cbase_state *st, PyFunctionObject *function)
-{
-    (void)st, (void)function;
-}
-
-#endif
 
 /* Has calls of a function, _do_read() of the class, run in C at once. */
 static PyObject *

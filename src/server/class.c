@@ -286,33 +286,37 @@ server_init(PyObject *module, PyObject *args)
 
 /* ---- the class ---- */
 
-/* Takes a function that the class has under a name, and its code: 0 or -1. */
+/* Takes a function that a class has under a name, and its code: 0 or -1. */
 static int
 take_function(PyTypeObject *type, PyObject *name, cbase_own_function *own)
 {
     PyObject *namespace = compat_type_dict(type);
     PyObject *function = PyDict_GetItemWithError(namespace, name); // borrowed
 
+    int result = -1;
+
     if (function != NULL && PyFunction_Check(function)) {
-        own->function = Py_NewRef(function);
-        own->code = Py_NewRef(PyFunction_GET_CODE(function));
+        Py_XSETREF(own->function, Py_NewRef(function));
+        Py_XSETREF(own->code, Py_NewRef(PyFunction_GET_CODE(function)));
+        result = 0;
     }
     else if (!PyErr_Occurred()) {
         PyErr_SetObject(PyExc_TypeError, name);
     }
     Py_DECREF(namespace);
-    return own->function == NULL ? -1 : 0;
+    return result;
 }
 
-/* Takes the class, once: what it has under these names is known from then on. */
+/* Takes the class: what it has under these names is known from then on. A module that is loaded
+ * anew has another class, and the former one works without being known. */
 static PyObject *
 class_is(PyObject *module, PyObject *type)
 {
     cbase_state *st = cbase_module_state(module);
     struct cbase_class *c = st->class;
 
-    if (!PyType_Check(type) || c->BaseServer != NULL) {
-        PyErr_SetString(PyExc_TypeError, "the class BaseServer is required, once");
+    if (!PyType_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "the class BaseServer is required");
         return NULL;
     }
     if (take_function((PyTypeObject *)type, st->s_full, &c->full) < 0
@@ -322,7 +326,7 @@ class_is(PyObject *module, PyObject *type)
     {
         return NULL;
     }
-    c->BaseServer = (PyTypeObject *)Py_NewRef(type);
+    Py_XSETREF(c->BaseServer, (PyTypeObject *)Py_NewRef(type));
     return Py_NewRef(Py_None);
 }
 

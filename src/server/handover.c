@@ -197,15 +197,10 @@ runs_in_python(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
     if (nargs != 3 || kwnames != NULL) {
         return 1;
     }
-#ifdef COMPAT_NEEDS_FRAME
     PyObject *handle = args[0];
     PyObject *function = // borrowed
         PyMethod_Check(handle) ? PyMethod_GET_FUNCTION(handle) : handle;
-    return !PyFunction_Check(function) && PyEval_GetFrame() == NULL;
-#else
-    (void)args;
-    return 0;
-#endif
+    return !PyFunction_Check(function) && compat_lacks_frame();
 }
 
 /* What runs in the greenlet of each connection. Its __self__ is None, as that of gevent's function

@@ -147,8 +147,14 @@ def test_no_function():
 
 
 def test_no_class():
-    with pytest.raises(TypeError):
-        _cbase._class_stamp(object())
+    class Plain:
+        full = do_handle = do_close = len
+    for wrong in object(), int, Plain:
+        with pytest.raises(TypeError):
+            _cbase._class_is(wrong)
+    for function in _cbase._class_stamp, _cbase._do_read_is:
+        with pytest.raises(TypeError):
+            function(object())
 
 
 def test_no_server():

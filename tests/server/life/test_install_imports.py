@@ -1,9 +1,8 @@
 """install() loads nothing of gevent: the program does, and decides when gevent.baseserver binds
 what it imports. Programs that replace parts of gevent first, on stock and with install() before.
 """
-import types
-
 import sys
+import types
 
 import pytest
 
@@ -139,6 +138,39 @@ def test_threading_and_logging_are_left_to_the_program(tmp_path):
     import gevent.server
     print(gevent_cbase.is_installed(), gevent.server.StreamServer.__mro__[1].__module__)
     ''') == ['[]', 'True gevent_cbase.baseserver']
+
+
+def test_our_module_loaded_anew(tmp_path):
+    """Servers of either class serve."""
+    assert isolated(PLAIN, tmp_path, '''
+    import importlib
+    import gevent
+    import gevent_cbase.baseserver as module
+    from gevent import socket
+
+    def serve(cls):
+        class Server(cls):
+            max_accept = 1
+
+            def do_read(self):
+                return self.socket.accept()
+
+            def do_close(self, client, address):
+                client.close()
+        listener = socket.socket()
+        listener.bind(('127.0.0.1', 0))
+        listener.listen()
+        server = Server(listener, lambda client, address: client.sendall(b'served'))
+        server.start()
+        with socket.create_connection(server.address) as client:
+            print(client.recv(9), cls is module.BaseServer)
+        server.stop()
+    former = module.BaseServer
+    serve(former)
+    importlib.reload(module)
+    serve(module.BaseServer)
+    serve(former)
+    ''') == ["b'served' True", "b'served' True", "b'served' False"]
 
 
 # The import hook
