@@ -158,7 +158,7 @@ def ask(server):
     client.connect(address)
     client.setblocking(False)
     for _ in range(30):
-        gevent.sleep(0.0005)
+        gevent.sleep(0.001)
         try:
             return client.recv(1) == b''
         except BlockingIOError:
