@@ -178,21 +178,9 @@ set_handle(cbase_state *st, PyObject *self, PyObject *handle)
     return result;
 }
 
-#define SETTER(name)                                                                              \
-    static PyObject *server_##name(PyObject *module, PyObject *args)                              \
-    {                                                                                             \
-        PyObject *self, *value;                                                                   \
-        if (!PyArg_UnpackTuple(args, "_server_" #name, 2, 2, &self, &value)                       \
-            || name(cbase_module_state(module), self, value) < 0)                                 \
-        {                                                                                         \
-            return NULL;                                                                          \
-        }                                                                                         \
-        return Py_NewRef(Py_None);                                                                \
-    }
-
-SETTER(set_listener)
-SETTER(set_spawn)
-SETTER(set_handle)
+CBASE_METHOD_WITH_ARGUMENT(set_listener)
+CBASE_METHOD_WITH_ARGUMENT(set_spawn)
+CBASE_METHOD_WITH_ARGUMENT(set_handle)
 
 /* ---- constructor ---- */
 
@@ -292,7 +280,6 @@ take_function(PyTypeObject *type, PyObject *name, cbase_own_function *own)
 {
     PyObject *namespace = compat_type_dict(type);
     PyObject *function = PyDict_GetItemWithError(namespace, name); // borrowed
-
     int result = -1;
 
     if (function != NULL && PyFunction_Check(function)) {

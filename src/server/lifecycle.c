@@ -374,21 +374,8 @@ serve_forever(cbase_state *st, PyObject *self, PyObject *timeout)
     return stop_in_greenlet(st, self, timeout);
 }
 
-/* self.NAME(argument). The caller's frame owns both, whatever happens to its greenlet. */
-#define METHOD_OF_TWO(name, run)                                                                  \
-    static PyObject *server_##name(PyObject *module, PyObject *args)                              \
-    {                                                                                             \
-        PyObject *self, *argument;                                                                \
-        if (!PyArg_UnpackTuple(args, "_server_" #name, 2, 2, &self, &argument)                    \
-            || run(cbase_module_state(module), self, argument) < 0)                               \
-        {                                                                                         \
-            return NULL;                                                                          \
-        }                                                                                         \
-        return Py_NewRef(Py_None);                                                                \
-    }
-
-METHOD_OF_TWO(stop, stop)
-METHOD_OF_TWO(serve_forever, serve_forever)
+CBASE_METHOD_WITH_ARGUMENT(stop)
+CBASE_METHOD_WITH_ARGUMENT(serve_forever)
 
 int
 cbase_lifecycle_init(cbase_state *st)

@@ -9,6 +9,21 @@
 
 #include "native/native.h"
 
+/* The module function _server_NAME(self, argument), for a method of the class that does what
+ * name(st, self, argument) does, which returns 0 or -1. The frame of the method, in Python, owns
+ * both, whatever happens to its greenlet. */
+#define CBASE_METHOD_WITH_ARGUMENT(name)                                                          \
+    static PyObject *server_##name(PyObject *module, PyObject *args)                              \
+    {                                                                                             \
+        PyObject *self, *argument;                                                                \
+        if (!PyArg_UnpackTuple(args, "_server_" #name, 2, 2, &self, &argument)                    \
+            || name(cbase_module_state(module), self, argument) < 0)                              \
+        {                                                                                         \
+            return NULL;                                                                          \
+        }                                                                                         \
+        return Py_NewRef(Py_None);                                                                \
+    }
+
 /* ---- class.c: the class ---- */
 
 /* A function of the class, and its code when the class was taken. Both owned. */
