@@ -5,20 +5,6 @@
 #include "ground.h"
 #include "server/server.h"
 
-/* getattr(__import__(module), name), owned. */
-static PyObject *
-import_from(const char *module_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *value = NULL;
-
-    if (module != NULL) {
-        value = cbase_object_attr(module, name);
-        Py_DECREF(module);
-    }
-    return value;
-}
-
 static int
 intern_names(cbase_state *st)
 {
@@ -62,12 +48,13 @@ make_constants(cbase_state *st)
 static int
 import_gevent(cbase_state *st)
 {
-    return (st->Event = import_from("gevent.event", "Event")) == NULL
-                   || (st->Greenlet = import_from("gevent.greenlet", "Greenlet")) == NULL
-                   || (st->get_hub = import_from("gevent.hub", "get_hub")) == NULL
-                   || (st->GreenletExit = import_from("greenlet", "GreenletExit")) == NULL
-                   || (st->family_inet = import_from("_socket", "AF_INET")) == NULL
-                   || (st->family_inet6 = import_from("_socket", "AF_INET6")) == NULL
+    return (st->Event = cbase_object_imported("gevent.event", "Event")) == NULL
+                   || (st->Greenlet = cbase_object_imported("gevent.greenlet", "Greenlet")) == NULL
+                   || (st->get_hub = cbase_object_imported("gevent.hub", "get_hub")) == NULL
+                   || (st->GreenletExit = cbase_object_imported("greenlet", "GreenletExit"))
+                          == NULL
+                   || (st->family_inet = cbase_object_imported("_socket", "AF_INET")) == NULL
+                   || (st->family_inet6 = cbase_object_imported("_socket", "AF_INET6")) == NULL
                    || (st->sys = PyImport_ImportModule("sys")) == NULL
                ? -1
                : 0;

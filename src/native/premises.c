@@ -229,12 +229,10 @@ call_prepare(const char *module)
     PyObject *handled[3];
 
     compat_get_handled(handled);
-    PyObject *imported = PyImport_ImportModule(module);
-    PyObject *function = imported == NULL ? NULL : cbase_object_attr(imported, "prepare");
+    PyObject *function = cbase_object_imported(module, "prepare");
     PyObject *result = function == NULL ? NULL : PyObject_CallNoArgs(function);
 
     Py_XDECREF(function);
-    Py_XDECREF(imported);
     Py_XDECREF(result);
     PyErr_SetExcInfo(handled[0], handled[1], handled[2]);
     return result == NULL ? -1 : 0;

@@ -15,6 +15,16 @@ cbase_object_attr(PyObject *obj, const char *name)
     return value;
 }
 
+PyObject *
+cbase_object_imported(const char *module, const char *name)
+{
+    PyObject *imported = PyImport_ImportModule(module);
+    PyObject *value = imported == NULL ? NULL : cbase_object_attr(imported, name);
+
+    Py_XDECREF(imported);
+    return value;
+}
+
 int
 cbase_object_has(PyObject *obj, PyObject *name)
 {

@@ -19,6 +19,8 @@
 /* getattr(obj, name). Not PyObject_GetAttrString(): CPython's method cache keeps the string of
  * each such call, up to thousands. */
 PyObject *cbase_object_attr(PyObject *obj, const char *name);
+/* The same of a module, which is imported. */
+PyObject *cbase_object_imported(const char *module, const char *name);
 /* hasattr(): 1, 0 or -1. */
 int cbase_object_has(PyObject *obj, PyObject *name);
 /* Whether the instance dict itself holds `name`: 1, 0 or -1. Runs no Python code. */

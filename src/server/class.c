@@ -80,12 +80,10 @@ set_pool(cbase_state *st, PyObject *self, PyObject *pool)
 static PyObject *
 new_pool(PyObject *size)
 {
-    PyObject *module = PyImport_ImportModule("gevent.pool");
-    PyObject *class = module == NULL ? NULL : cbase_object_attr(module, "Pool");
+    PyObject *class = cbase_object_imported("gevent.pool", "Pool");
     PyObject *pool = class == NULL ? NULL : PyObject_CallOneArg(class, size);
 
     Py_XDECREF(class);
-    Py_XDECREF(module);
     return pool;
 }
 

@@ -119,12 +119,10 @@ is_for_tls(cbase_state *st, PyObject *handle)
 static int
 keep_handler(PyObject **handle)
 {
-    PyObject *module = PyImport_ImportModule("gevent_cbase._native.tls");
-    PyObject *function = module == NULL ? NULL : cbase_object_attr(module, "with_handler");
+    PyObject *function = cbase_object_imported("gevent_cbase._native.tls", "with_handler");
     PyObject *method = function == NULL ? NULL : PyObject_CallOneArg(function, *handle);
 
     Py_XDECREF(function);
-    Py_XDECREF(module);
     if (method != NULL) {
         Py_SETREF(*handle, method);
     }
