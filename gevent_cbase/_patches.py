@@ -62,7 +62,7 @@ class Known:
                 and value.__globals__ is self.namespace
                 and value.__defaults__ == known.BASESERVER_DEFAULTS.get(name)
                 and not (value.__kwdefaults__ or value.__closure__ or vars(value))
-                and (premises.is_known(name, premises.part_of(value))
+                and (premises.is_known_code(name, value.__code__)
                      or digests.digest(value.__code__) == self.by_loader.get(name)))
 
 

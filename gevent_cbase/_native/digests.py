@@ -4,6 +4,7 @@ Somebody may give a function other code and leave its name, file and lines as th
 a debugger, an import hook. And in a frozen program there is no source text.
 """
 import bisect
+import functools
 import opcode
 import sys
 import types
@@ -109,6 +110,7 @@ def _constant(value):
     return 'unknown', id(value)  # no compiler makes that
 
 
+@functools.lru_cache(maxsize=100)  # gevent is compared again whenever a class of it changes
 def global_names(code):
     """The global names that it reads, and the functions that it makes: a sorted list."""
     names = set()

@@ -33,6 +33,7 @@ DEFAULTS = {
     'Pool.add': (True, None),
 }
 
+#: The same of gevent.baseserver, where a text is a text.
 BASESERVER_DEFAULTS = {
     'BaseServer.__init__': (None, 'default'),
     'BaseServer.stop': (None,),

@@ -63,11 +63,10 @@ def noted(paths, snapshot):
 
     *paths*: for each name one, to be looked up in the *snapshot*.
     """
-    return {name: part_of(snapshot[path]) for name, path in paths.items()}
+    return {name: _noted(snapshot[path]) for name, path in paths.items()}
 
 
-def part_of(function):
-    """A function as a Part, or as it is if it is none in Python."""
+def _noted(function):
     if type(function) is not types.FunctionType:
         return function
     code = function.__code__
@@ -141,12 +140,15 @@ def _differences(name, part, snapshot):
 
 def is_known(name, part):
     """Whether this is a function with the code that is known for this name."""
-    if type(part) is not Part:
-        return False
-    if (name, part.code) not in _known_codes:
-        if digests.digest(part.code) not in digests_of(name):
+    return type(part) is Part and is_known_code(name, part.code)
+
+
+def is_known_code(name, code):
+    """Whether a function of this name has this code."""
+    if (name, code) not in _known_codes:
+        if digests.digest(code) not in digests_of(name):
             return False
-        _known_codes.add((name, part.code))
+        _known_codes.add((name, code))
     return True
 
 

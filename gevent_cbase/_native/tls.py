@@ -21,7 +21,7 @@ def with_handler(method):
     """
     function, server = method.__func__, method.__self__
     handle = vars(server).get('handle')
-    if handle is None or not premises.is_known(NAME, premises.part_of(function)):
+    if handle is None or not premises.is_known_code(NAME, function.__code__):
         return method
 
     def wrap_socket_and_handle(self, client_socket, address):
