@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import textwrap
 import time
+import types
 
 import gevent
 from gevent import socket
@@ -18,6 +19,8 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
 #: any free port of the loopback interface
 LOOPBACK = ('127.0.0.1', 0)
+#: for python(): the interpreter itself, and with ``-m gevent_cbase``
+PLAIN, OURS = types.SimpleNamespace(stock=True), types.SimpleNamespace(stock=False)
 
 
 def text_of(name):

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 import urllib.request
 import venv
 import zipfile
@@ -23,10 +22,8 @@ import gevent
 import greenlet
 import pytest
 
-from helpers import child_environ, python, reserved_port
+from helpers import OURS, PLAIN, child_environ, python, reserved_port
 
-STOCK = types.SimpleNamespace(stock=True)
-OURS = types.SimpleNamespace(stock=False)
 LIMIT = 60
 
 #: Prints what a program can see of how it was started.
@@ -94,7 +91,7 @@ def side_by_side(*args, **kwargs):
     """
     plain, found = [
         (status, out, re.sub(r'0x[0-9a-f]+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ', '*', err))
-        for status, out, err in (run(impl, *args, **kwargs) for impl in (STOCK, OURS))]
+        for status, out, err in (run(impl, *args, **kwargs) for impl in (PLAIN, OURS))]
     assert found == plain
     return found
 

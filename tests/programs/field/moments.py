@@ -1,6 +1,5 @@
 """When a tool changes a function of gevent, and what is noted then."""
-from helpers import python
-from sides import Plain
+from helpers import PLAIN, python
 
 #: programs, for ``change_all()``; notes go to ``noted``
 MOMENTS = {
@@ -26,5 +25,5 @@ def noted(side, change_all, moment):
     """What a change of all of replaced(), a function in Python, notes from some moment on."""
     program = '\n'.join([side.install(), BEFORE, change_all, MOMENTS[moment], "print('--')",
                          'note_all(noted)'])
-    lines = side.output(python(Plain, side.script(program)))
+    lines = side.output(python(PLAIN, side.script(program)))
     return lines[lines.index('--') + 1:]

@@ -51,8 +51,3 @@ class Side:
         return subprocess.run(
             command, cwd=self.folder, env=child_environ(FOLDER, **{**QUIET, **environ}), text=True,
             stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
-
-
-class Plain:
-    """For python(): a program, or a tool, that installs nothing before."""
-    stock = True

@@ -1,9 +1,8 @@
 """ddtrace: its tracer, its hooks in the code of gevent, its profiler."""
 import pytest
 
-from helpers import python
+from helpers import PLAIN, python
 from moments import CALLED, MOMENTS, noted
-from sides import Plain
 
 #: a server's greenlets, and the spans that its handlers make
 TRACED = '''
@@ -57,7 +56,7 @@ def test_program_patches(side, patch, when):
     imported = side.install()
     at = 1 if when == 'installed after' else 0
     program = '\n'.join([*lines[:at], imported, *lines[at:]]) + TRACED
-    assert side.output(python(Plain, side.script(program))) == PATCHED
+    assert side.output(python(PLAIN, side.script(program))) == PATCHED
 
 
 def test_ddtrace_run(side, tool):
@@ -118,7 +117,7 @@ def test_code_of_gevent(side, how, moment):
 
 def test_code_of_base_server(side):
     """The same in the methods of gevent.baseserver, before install()."""
-    lines = side.output(python(Plain, side.script('\n'.join([side.install(), '''
+    lines = side.output(python(PLAIN, side.script('\n'.join([side.install(), '''
 from gevent.baseserver import BaseServer
 import served
 def replaced():

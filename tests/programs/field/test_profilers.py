@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from helpers import child_environ, python
-from sides import FOLDER, Plain
+from helpers import PLAIN, child_environ, python
+from sides import FOLDER
 
 #: the frames of a handler; gevent's function below it is not there with ours, as README says
 BELOW = {True: ['_handle_and_close_when_done'], False: []}
@@ -57,10 +57,10 @@ def test_coverage(side, handlers, core, options, tracer):
         import coverage
         print(coverage.Coverage.current()._collector.tracer_name())
         ''' + SERVE.replace('\n', '\n        '))
-    command = [*python(Plain, '-m', 'coverage', 'run'), '--include=*/handlers.py', *options,
+    command = [*python(PLAIN, '-m', 'coverage', 'run'), '--include=*/handlers.py', *options,
                *python(side, program)[1:]]
     assert side.output(command, COVERAGE_CORE=core) == [tracer, *SERVED]
-    side.output(python(Plain, '-m', 'coverage', 'json', '-o', 'report'))
+    side.output(python(PLAIN, '-m', 'coverage', 'json', '-o', 'report'))
     with open(os.path.join(side.folder, 'report'), encoding='utf-8') as report:
         (file,) = json.load(report)['files'].values()
     assert file['executed_lines'] == [1, 3, 4, 5, 7, 8, 10, 11, 12, 14, 15]
@@ -109,7 +109,7 @@ def test_memray(side, tool, options):
     assert side.output([tool('memray'), 'run', '-q', '-o', 'memory', *options,
                         *python(side, program)[1:]]) == [
         "%s b'5242880' b'5242880'" % name for name in ('default', 'raw', 'pool')]
-    lines = side.output(python(Plain, '-c', '''if 1:
+    lines = side.output(python(PLAIN, '-c', '''if 1:
         import memray
         for record in memray.FileReader('memory').get_allocation_records():
             if 5 << 20 < record.size < 6 << 20:

@@ -2,8 +2,7 @@
 import pytest
 
 from moments import CALLED, MOMENTS, noted
-from helpers import python
-from sides import Plain
+from helpers import PLAIN, python
 
 CHANGES = {
     'wrapt.wrap_function_wrapper': '''
@@ -104,7 +103,7 @@ def change_all():
                          ids=['before install', 'after it', 'after a server'])
 def test_methods_of_base_server(side, how, moment):
     """By the names that gevent.baseserver has for them."""
-    lines = side.output(python(Plain, side.script('\n'.join(
+    lines = side.output(python(PLAIN, side.script('\n'.join(
         [side.install(), BASE_SERVER, METHODS[how], moment]))))
     assert lines[-2] == 'sent'
     names = {'do_handle', '_do_read', 'set_handle', 'start_accepting', 'stop_accepting', 'full',

@@ -14,7 +14,6 @@ import socket as native
 import struct
 import sys
 import textwrap
-import types
 import warnings
 
 import gevent
@@ -22,7 +21,7 @@ import pytest
 from gevent import get_hub, server, socket
 
 from helpers import (
-    LOOPBACK, Bench, accepts_in_c, ask, child_environ, connect, descriptors, echo, printed,
+    LOOPBACK, OURS, Bench, accepts_in_c, ask, child_environ, connect, descriptors, echo, printed,
     raising, read_all, shared_library, until)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -654,7 +653,7 @@ def test_no_memory_for_a_pause(impl, serve, errors, monkeypatch, times):
 @pytest.mark.parametrize('hours', [-5, 5])
 def test_seconds_of_a_pause_when_the_clock_is_set(library, tmp_path, hours):
     """They are those that passed, whatever the time of day is set to meanwhile."""
-    told = child(types.SimpleNamespace(stock=False), library, tmp_path, '''
+    told = child(OURS, library, tmp_path, '''
         from gevent_cbase import stats
 
         hours = int(sys.argv[1])

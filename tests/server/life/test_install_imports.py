@@ -2,14 +2,10 @@
 what it imports. Programs that replace parts of gevent first, on stock and with install() before.
 """
 import sys
-import types
 
 import pytest
 
-from helpers import isolated
-
-#: the interpreter itself, without ``-m gevent_cbase``
-PLAIN = types.SimpleNamespace(stock=True)
+from helpers import PLAIN, isolated
 
 #: a program that replaces Greenlet, then imports a server, and prints what runs its handlers
 PROGRAM = '''

@@ -15,12 +15,8 @@ import pytest
 from gevent import socket
 
 from helpers import (
-    LOOPBACK, TESTS, FakeListener, by_hand, child_environ, is_open, printed, raising,
+    LOOPBACK, PLAIN, TESTS, FakeListener, by_hand, child_environ, is_open, printed, raising,
     shared_library)
-
-
-#: for scripts that call install() themselves
-BARE = types.SimpleNamespace(stock=True)
 
 PRELUDE = '''
     import ctypes
@@ -853,7 +849,7 @@ def test_signal_handler_closes_the_listener(preloaded, what):
 def test_event_is_under_way_in_another_thread(tmp_path, direction):
     """Its loop knows already what to call, and waits for the GIL, while this thread re-points the
     server. No Python code of this thread lets the other one run in between."""
-    assert child(BARE, tmp_path, '''
+    assert child(PLAIN, tmp_path, '''
         import gevent_cbase
 
         def serve():
@@ -899,7 +895,7 @@ def test_event_is_under_way_in_another_thread(tmp_path, direction):
 
 def test_servers_run_in_other_threads(tmp_path):
     """Under load, while this thread installs and uninstalls: everybody is answered."""
-    assert child(BARE, tmp_path, '''
+    assert child(PLAIN, tmp_path, '''
         import gevent_cbase
 
         def serve():
@@ -938,7 +934,7 @@ def test_servers_run_in_other_threads(tmp_path):
 
 def test_servers_are_made_in_another_thread(tmp_path):
     """At any moment of install() and uninstall(): each works."""
-    assert child(BARE, tmp_path, '''
+    assert child(PLAIN, tmp_path, '''
         import gevent_cbase
 
         def make():
@@ -966,7 +962,7 @@ def test_servers_are_made_in_another_thread(tmp_path):
 def test_servers_in_the_frozen_generation(tmp_path, step, frozen):
     """gc.freeze(), which programs call before they fork, hides nothing: a running server, an idle
     one, and one that waits for its pool move."""
-    assert child(BARE, tmp_path, '''
+    assert child(PLAIN, tmp_path, '''
         import gevent_cbase
 
         def is_ours(server):
@@ -1017,7 +1013,7 @@ def test_servers_in_the_frozen_generation(tmp_path, step, frozen):
 
 def test_value_that_cannot_be_compared(tmp_path):
     """A program has set it on gevent's class. install() does all of its work, or nothing."""
-    assert child(BARE, tmp_path, '''
+    assert child(PLAIN, tmp_path, '''
         import gevent_cbase
 
         class Odd(tuple):

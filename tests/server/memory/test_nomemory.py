@@ -11,11 +11,10 @@ have an event loop that takes notes; only the watchers of the sockets are those 
 import json
 import re
 import textwrap
-import types
 
 import pytest
 
-from helpers import accepts_in_c, child_environ, run_script
+from helpers import PLAIN, accepts_in_c, child_environ, run_script
 
 pytest.importorskip('_testcapi', reason='CPython was built without _testcapi')
 
@@ -215,7 +214,7 @@ def test_load(tmp_path):
 
     CPython 3.11 loses an error while a class is made, and says something else then.
     """
-    kinds = child(types.SimpleNamespace(stock=True), tmp_path, '''
+    kinds = child(PLAIN, tmp_path, '''
         import _imp
         from gevent_cbase import _cbase
         from gevent_cbase.baseserver import BaseServer
