@@ -1,5 +1,6 @@
 """Small clients, waits and stand-ins shared by the tests."""
 import contextlib
+import gc
 import glob
 import importlib.util
 import os
@@ -333,6 +334,12 @@ def spying(base, log, *names):
 def descriptors():
     """How many descriptors this process has open."""
     return len(os.listdir('/proc/self/fd'))
+
+
+def descriptors_at_rest():
+    """The same when no garbage is left that could close some later: what to compare with."""
+    gc.collect()
+    return descriptors()
 
 
 def is_open(fd):

@@ -4,7 +4,6 @@ Somebody may give a function other code and leave its name, file and lines as th
 a debugger, an import hook. And in a frozen program there is no source text.
 """
 import bisect
-import functools
 import opcode
 import sys
 import types
@@ -110,9 +109,22 @@ def _constant(value):
     return 'unknown', id(value)  # no compiler makes that
 
 
-@functools.lru_cache(maxsize=100)  # gevent is compared again whenever a class of it changes
+#: what global_names() returned, by code: gevent is compared again whenever a class of it changes
+_names_of = {}
+
+
 def global_names(code):
-    """The global names that it reads, and the functions that it makes: a sorted list."""
+    """The global names that it reads, and the functions that it makes: a sorted tuple."""
+    names = _names_of.get(code)
+    if names is None:
+        names = tuple(sorted(_global_names(code)))
+        if len(_names_of) >= 100:
+            _names_of.clear()
+        _names_of[code] = names
+    return names
+
+
+def _global_names(code):
     names = set()
     for _, _, operation, argument in _instructions(code):
         if operation == _NAME:
@@ -121,5 +133,5 @@ def global_names(code):
             names.add(code.co_names[argument >> 1 if _CACHE is not None else argument])
     for value in code.co_consts:
         if type(value) is types.CodeType:
-            names.update(global_names(value))
-    return sorted(names)
+            names.update(_global_names(value))
+    return names

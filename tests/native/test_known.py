@@ -230,7 +230,7 @@ def f():
         return i, c
     return [j for k in l]
 ''')
-    assert digests.global_names(code) == ['a', 'c', 'd', 'i', 'j', 'l']
+    assert digests.global_names(code) == ('a', 'c', 'd', 'i', 'j', 'l')
 
 
 def test_many_names():

@@ -30,7 +30,7 @@ from gevent.pool import Pool
 import helpers
 from helpers import (
     FRAMES_OF_CLOSE, LOOPBACK, Bench, FakeLoop, ask, closes_in_c, connect, connect_natively,
-    descriptors, echo, is_open, isolated, read_all, until)
+    descriptors, descriptors_at_rest, echo, is_open, isolated, read_all, until)
 
 CERTIFICATE = os.path.join(helpers.ROOT, 'examples', 'localhost.crt')
 KEY = os.path.join(helpers.ROOT, 'examples', 'localhost.key')
@@ -1417,7 +1417,7 @@ def test_watcher_cannot_be_made(bench, nth, error):
     """Reported with the server as context; the connection is dropped, no descriptor lost."""
     one, hub = bench(), get_hub()
     client = one.connect()
-    before, raised = descriptors(), error(12, 'no watcher')
+    before, raised = descriptors_at_rest(), error(12, 'no watcher')
     loop = hub.loop
     faulty = hub.loop = FaultyLoop(loop, nth, raised)
     with warnings.catch_warnings():

@@ -11,7 +11,8 @@ from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.threadpool import ThreadPool
-from helpers import LOOPBACK, ask, descriptors, echo, handler, listener, outcome, spying
+from helpers import (
+    LOOPBACK, ask, descriptors, descriptors_at_rest, echo, handler, listener, outcome, spying)
 
 #: attributes of every instance once the constructor has returned
 ALWAYS = {'_stop_event', '_watcher', '_timer', '_handle', 'pool', 'family', 'address', '_spawn',
@@ -122,7 +123,7 @@ def test_constructing_on_an_existing_instance(impl):
 ], ids=repr)
 def test_address_as_listener(impl, address, family, parsed):
     """Address and family are noted; nothing is bound yet, so the server is closed."""
-    before = descriptors()
+    before = descriptors_at_rest()
     server = impl.BaseServer(address, handler)
     assert descriptors() == before
     assert vars(server).keys() == ALWAYS | {'handle'}
@@ -676,7 +677,7 @@ def test_no_handle(impl):
     """TypeError, and a listener of the caller's is closed."""
     failing = Failing(impl.BaseServer)
     for spawn in ('default', 3):
-        sock, before = listener(), descriptors()
+        sock, before = listener(), descriptors_at_rest()
         error = failing(TypeError, sock, None, spawn)
         assert str(error) == "'handle' must be provided" and error.__context__ is None
         assert sock.fileno() == -1 and descriptors() == before - 1
@@ -980,7 +981,7 @@ def test_failed_constructors_leave_no_descriptor(impl):
     """Whatever the failure, the count of open descriptors is as before."""
     class Low(impl.StreamServer):
         max_accept = 0
-    before = descriptors()
+    before = descriptors_at_rest()
     for cls, args in ((impl.BaseServer, (None,)), (impl.BaseServer, ('nonsense', handler)),
                       (impl.StreamServer, ()), (impl.StreamServer, (handler, None, -1)),
                       (Low, (handler,)), (impl.DatagramServer, (None, 3))):

@@ -14,8 +14,8 @@ from gevent.event import Event
 from gevent.exceptions import BlockingSwitchOutError
 from gevent.pool import Pool
 from helpers import (
-    LOOPBACK, ask, child_environ, connect, connect_natively, descriptors, echo, handler, listener,
-    outcome, python, read_all, spying, until)
+    LOOPBACK, ask, child_environ, connect, connect_natively, descriptors, descriptors_at_rest,
+    echo, handler, listener, outcome, python, read_all, spying, until)
 
 #: attributes that close() leaves alone
 KEPT = {'_stop_event', '_watcher', '_timer', 'pool', 'family', 'address', 'delay', 'loop'}
@@ -310,7 +310,7 @@ def test_address_in_use_and_again(impl):
     """start() fails while somebody else listens on the port, and may be tried again."""
     other = listener()
     server = impl.StreamServer(other.getsockname(), echo, spawn=Pool(1))
-    before, attributes = descriptors(), dict(vars(server))
+    before, attributes = descriptors_at_rest(), dict(vars(server))
     for _ in range(2):
         error = outcome(server.start)
         assert error.errno == errno.EADDRINUSE
@@ -366,7 +366,7 @@ def test_start_again_after_failing_to_accept(impl):
     def handle(sock, address):
         running.append(address)
         gate.wait()
-    before = descriptors()
+    before = descriptors_at_rest()
     server = Mine(LOOPBACK, handle, spawn=1)
     with pytest.raises(LookupError):
         server.start()
@@ -406,7 +406,7 @@ def test_start_fails_after_binding(impl, kind):
             super().init_socket()
             if self.fail:
                 raise error
-    server, before = Late(LOOPBACK, echo, spawn=2), descriptors()
+    server, before = Late(LOOPBACK, echo, spawn=2), descriptors_at_rest()
     given = {name: vars(server)[name] for name in GIVEN}
     with pytest.raises(kind) as info:
         server.start()
@@ -429,7 +429,7 @@ def test_start_fails_to_clear_the_event(impl):
     class Broken(Event):
         def clear(self):
             raise LookupError('clear')
-    server, before = impl.StreamServer(LOOPBACK, echo), descriptors()
+    server, before = impl.StreamServer(LOOPBACK, echo), descriptors_at_rest()
     server._stop_event = Broken()
     server._stop_event.set()
     with pytest.raises(LookupError, match='clear'):
@@ -463,7 +463,7 @@ def test_start_without_the_handler_that_close_dropped(impl):
     """
     server = impl.StreamServer(LOOPBACK, echo)
     server.stop()
-    before = descriptors()
+    before = descriptors_at_rest()
     with pytest.raises(AttributeError) as info:
         server.start()
     assert str(info.value) == "'StreamServer' object has no attribute 'handle'"
