@@ -14,7 +14,8 @@ import nox
 
 PYTHONS = ['3.10', '3.11', '3.12', '3.13', '3.14', '3.15']
 WARNINGS = '-Wall -Wextra -Wshadow -Wstrict-prototypes -Wundef -Werror'
-FAST_PATHS = ['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
+FAST_PATHS = [
+    'lookups', 'sockets', 'watchers', 'closing', 'io', 'pools', 'greenlets', 'datastack']
 #: programs of others, started by the dozen, which takes the time and runs no other C code
 PUBLISHED = 'tests/programs/published'
 #: tools of others around a server

@@ -3,7 +3,7 @@ import os
 from typing import NamedTuple
 
 from gevent_cbase import _cbase, datastack
-from gevent_cbase._native import closing as _closing
+from gevent_cbase._native import function_calls as _function_calls
 from gevent_cbase._native import sockets as _sockets
 from gevent_cbase._native.paths import FAST_PATHS
 
@@ -75,7 +75,9 @@ def fast_paths(server):
         'lookups': no_lookups,
         'sockets': no_sockets,
         'watchers': no_sockets or _sockets._watchers_off(),
-        'closing': (None if sockets else _why_off('sockets')) or _closing.off(),
+        'closing': (None if sockets else _why_off('sockets')) or (
+            _function_calls.off('closing')),
+        'io': _why_off('io'),
         'pools': no_pools,
         'greenlets': _why_no_greenlets(server, plain),
         'datastack': datastack.why_off(),

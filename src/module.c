@@ -61,12 +61,12 @@ import_gevent(cbase_state *st)
 }
 
 static PyMethodDef *const functions[] = {
-    cbase_datastack_functions,     cbase_run_functions,           cbase_premises_functions,
-    cbase_socket_accept_functions, cbase_socket_close_functions,  cbase_pool_spawn_functions,
-    cbase_greenlet_functions,      cbase_parse_address_functions, cbase_hooks_functions,
-    cbase_handover_functions,      cbase_counters_functions,      cbase_taken_functions,
-    cbase_class_functions,         cbase_lifecycle_functions,     cbase_accept_loop_functions,
-    cbase_repr_functions,
+    cbase_datastack_functions,      cbase_run_functions,          cbase_premises_functions,
+    cbase_socket_accept_functions,  cbase_socket_close_functions, cbase_socket_io_functions,
+    cbase_function_calls_functions, cbase_pool_spawn_functions,   cbase_greenlet_functions,
+    cbase_parse_address_functions,  cbase_hooks_functions,        cbase_handover_functions,
+    cbase_counters_functions,       cbase_taken_functions,        cbase_class_functions,
+    cbase_lifecycle_functions,      cbase_accept_loop_functions,  cbase_repr_functions,
 };
 
 static int
@@ -89,7 +89,8 @@ module_exec(PyObject *module)
     }
     if (cbase_premises_init(st) < 0 || cbase_hub_init(st) < 0 || cbase_batch_init(st) < 0
         || cbase_greenlet_init(st) < 0 || cbase_pool_spawn_init(st) < 0
-        || cbase_socket_accept_init(st) < 0 || cbase_socket_close_init(module) < 0
+        || cbase_socket_accept_init(st) < 0 || cbase_socket_io_init(st) < 0
+        || cbase_io_wait_init(module, st) < 0 || cbase_function_calls_init(module) < 0
         || cbase_hooks_init(st) < 0 || cbase_lifecycle_init(st) < 0 || cbase_handover_init(st) < 0
         || cbase_class_init(st) < 0 || cbase_counters_init(module, st) < 0)
     {

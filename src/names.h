@@ -83,6 +83,9 @@
     X(stop)                                                                                       \
     X(stop_accepting)                                                                             \
     X(stop_timeout)                                                                               \
+    X(switch)                                                                                     \
+    X(switch_out)                                                                                 \
+    X(throw)                                                                                      \
     X(timeout)                                                                                    \
     X(timer)                                                                                      \
     X(track_greenlet_tree)                                                                        \

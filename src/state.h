@@ -31,6 +31,8 @@ typedef struct {
     /* native/ */
     struct cbase_premises_state *premises;
     struct cbase_sockets *sockets; // socket.h
+    struct cbase_socket_io_state *socket_io;
+    struct cbase_io_wait_state *io_wait;
     struct cbase_pool_spawn_state *pool_spawn;
     struct cbase_greenlet_state *greenlets;
     struct cbase_hub_state *hub;

@@ -58,7 +58,7 @@ def _described(code):
             argument = place(end - argument)
         described.append((opcode.opname[operation], argument))
     handlers = [(place(start), place(start + size), place(target), rest)
-                for start, size, target, rest in _handlers(code)]
+                for start, size, target, rest in exception_handlers(code)]
     return (described, handlers, code.co_names, code.co_varnames, code.co_freevars,
             code.co_cellvars, code.co_flags & ~HAS_DOCSTRING, code.co_argcount,
             code.co_posonlyargcount, code.co_kwonlyargcount)
@@ -81,7 +81,7 @@ def _instructions(code):
     return (one for one in found if one[2] != _NOP)  # NOP: where a docstring was
 
 
-def _handlers(code):
+def exception_handlers(code):
     """Yield (start, size, target, rest) of each entry of the exception table, since 3.11."""
     entry, value = [], 0
     for byte in getattr(code, 'co_exceptiontable', b''):

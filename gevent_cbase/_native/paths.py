@@ -29,6 +29,7 @@ FAST_PATHS = {
     'sockets': _with_lookups(sockets.why_off),            # accepting and closing in C
     'watchers': _with_lookups(sockets.why_watchers_off),  # those of closed sockets are used again
     'closing': sockets.why_closing_off,     # sockets that handlers close are closed in C
+    'io': sockets.why_io_off,               # gevent's sockets are read and written in C
     'pools': _with_lookups(pools.why_off),  # full() and spawn() of gevent's Pool in C
     'greenlets': greenlets.why_off,         # the handlers' greenlets are made in C
     'datastack': datastack.why_off,         # data-stack chunks are kept

@@ -7,7 +7,7 @@ import types
 import weakref
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import closing, premises, switches
+from gevent_cbase._native import function_calls, inout, premises, switches
 
 #: where the parts of gevent are that accepting stands for, and closing
 ACCEPT = {
@@ -29,6 +29,9 @@ CLOSE = {
     '_closedsocket.__bool__': 'gevent._socket3:_closedsocket.__bool__',
 }
 PARTS = {**ACCEPT, **CLOSE}
+
+#: the function whose calls are closing
+CLOSE_CALL = 'socket.close'
 
 #: what closes watchers
 CLOSE_WATCHER = 'gevent._hub_primitives:WaitOperationsGreenlet.cancel_waits_close_and_then'
@@ -56,14 +59,14 @@ def _prepare():
     classes = *_classes(snapshot), hub.Hub
     stamps = premises.stamps(*classes)
     noted = premises.noted(PARTS, snapshot)
-    parts = {**noted, 'socket.close': closing.as_written(noted['socket.close'])}
+    parts = {**noted, CLOSE_CALL: function_calls.as_written(CLOSE_CALL, noted[CLOSE_CALL])}
     reason = next(differences(parts, snapshot), None)
     if reason is not None:
         return reason
     if not _layout_is_known(classes[1]):
         return 'unknown layout of socket objects'
-    parts['socket.close'] = (closing.take_over(parts['socket.close']) if closing.off() is None
-                             else noted['socket.close'])
+    parts[CLOSE_CALL] = (function_calls.take_over(CLOSE_CALL, parts[CLOSE_CALL])
+                         if function_calls.off('closing') is None else noted[CLOSE_CALL])
     loop_class, io_class = _watcher_classes()
     _cbase._stream_prepare(
         accept=premises.given(stamps, (parts[name] for name in ACCEPT)),
@@ -74,7 +77,8 @@ def _prepare():
         get_hub=_read(parts['socket.__init__'], 'get_hub'),
         getdefaulttimeout=_read(parts['socket.__init__'], 'getdefaulttimeout'),
         cancelled=parts['SocketMixin._drop_events_and_close'].defaults[1],
-        close_later=_close_later, failed=do_read)
+        close_later=_close_later, failed=do_read, wait=snapshot[inout.WAIT])
+    inout.prepare(snapshot, stamps)
     return None
 
 
@@ -133,20 +137,25 @@ def _of(parts, *owners):
 
 def why_closing_off():
     """Why closing by others than do_close() runs in Python, as text; None if it does not."""
-    return why_off() or closing.off()
+    return why_off() or function_calls.off('closing') or function_calls.unknown([CLOSE_CALL])
+
+
+def why_io_off():
+    """Why reading and writing run in Python, as text; None if they do not."""
+    return why_off() or function_calls.off('io') or inout.why_off()
 
 
 def on_install():
-    """Have all calls of socket.close() run in C, from now on."""
-    closing.want(True)
+    """Have all calls of gevent's functions for sockets run in C, from now on."""
+    function_calls.want(True)
     _prepare_again()
 
 
 def on_uninstall():
     """Leave nothing of gevent to the native steps."""
-    closing.want(False)
-    closing.give_back()
-    _prepare_again()  # close() may have another code now
+    function_calls.want(False)
+    function_calls.give_back()
+    _prepare_again()  # the functions may have another code now
     if hasattr(_cbase, '_drop_watchers'):
         _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
 
@@ -187,7 +196,30 @@ def _watcher_classes():
     if _watchers_off():
         return object, object
     from gevent.libev import corecext
+    _learn_watchers(corecext)
     return corecext.loop, corecext.io
+
+
+#: classes of watchers that C knows about
+_learned = weakref.WeakSet()
+
+
+def _learn_watchers(corecext):
+    """Have C find out how a watcher differs from a new one when it was used."""
+    from gevent import get_hub
+    loop = get_hub().loop
+    if corecext.io in _learned or type(loop) is not corecext.loop:
+        return
+    reader, writer = os.pipe()
+    try:
+        watcher = loop.io(reader, 1)
+        if type(watcher) is corecext.io:
+            _cbase._learn_watchers(watcher)
+            _learned.add(corecext.io)
+        watcher.close()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 #: classes that were found to have the layout that is known

@@ -1,13 +1,15 @@
 /* Io watchers of accepted sockets, used again for the next socket with the same descriptor.
  *
- * Every socket of gevent has two io watchers of its own. If the handler never waits, they are as
- * new when the socket is closed, and since the system gives out the lowest free descriptor, the
- * next connection needs just these: same loop, same descriptor, same events.
+ * Every socket of gevent has two io watchers of its own. When the socket is closed they are idle,
+ * and since the system gives out the lowest free descriptor, the next connection needs just
+ * these: same loop, same descriptor, same events.
  *
  * A watcher is kept only if nobody else refers to it and its bytes, behind the object header, are
- * those that it was born with: there is no other state in which two watchers could differ.
- * Only those of gevent's libev loop in C are looked at: others hold native handles that have to
- * be closed.
+ * those that it was born with, or those of one that was started and stopped since: there is no
+ * other state in which two watchers could differ. What starting leaves behind is learned from a
+ * watcher that is made for it: libev forgets that the descriptor is new to it. So a watcher gets
+ * its first bytes again. Only those of gevent's libev loop in C are looked at: others hold native
+ * handles that have to be closed.
  *
  * Kept watchers keep their loop. So they are dropped whenever a server closes, no more are kept
  * until a server accepts again, and there are no more than two for each descriptor below
@@ -33,6 +35,8 @@ typedef struct {
 } place;
 
 static place *places[DESCRIPTORS];
+/* What is another bit in the bytes of one that was started and stopped; all zero: not known. */
+static unsigned char left_by_start[MAX_BYTES];
 static int kept;   // places that keep something
 static int wanted; // whether a client was accepted since all were dropped
 
@@ -42,10 +46,10 @@ size_of(const PyObject *watcher)
     return (size_t)Py_TYPE(watcher)->tp_basicsize - sizeof(PyObject);
 }
 
-static const void *
-bytes_of(const PyObject *watcher)
+static void *
+bytes_of(PyObject *watcher)
 {
-    return (const char *)watcher + sizeof(PyObject);
+    return (char *)watcher + sizeof(PyObject);
 }
 
 /* loop.io(fd, events) */
@@ -138,14 +142,29 @@ cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **event
     return 0;
 }
 
-/* Whether these are the watchers that were made last for a place, and as new. */
+/* Whether the bytes of a watcher are those that it was born with, or those after start(). */
 static int
-are_new(const place *p, PyObject *const *events)
+is_idle(PyObject *watcher, const unsigned char *born)
+{
+    const unsigned char *bytes = bytes_of(watcher);
+    size_t size = size_of(watcher);
+    int used = memcmp(bytes, born, size) != 0;
+
+    for (size_t i = 0; used && i < size; i++) {
+        if (bytes[i] != (born[i] ^ left_by_start[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Whether these are the watchers that were made last for a place, and idle. */
+static int
+are_idle(const place *p, PyObject *const *events)
 {
     for (int i = 0; i < 2; i++) {
         if (events[i] != p->born[i] || Py_REFCNT(events[i]) != 1
-            || memcmp(bytes_of(events[i]), p->bytes[i], size_of(events[i])) != 0)
-        {
+            || !is_idle(events[i], p->bytes[i])) {
             return 0;
         }
     }
@@ -174,14 +193,44 @@ cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
         fd = fd_of(st, events[0]);
     }
     if (fd < 0 || fd >= DESCRIPTORS || places[fd] == NULL || places[fd]->kept[0] != NULL
-        || !are_new(places[fd], events))
+        || !are_idle(places[fd], events))
     {
         return 0;
     }
-    places[fd]->kept[0] = events[0];
-    places[fd]->kept[1] = events[1];
+    for (int i = 0; i < 2; i++) {
+        memcpy(bytes_of(events[i]), places[fd]->bytes[i], size_of(events[i]));
+        places[fd]->kept[i] = events[i];
+    }
     kept++;
     return 1;
+}
+
+int
+cbase_io_watchers_learn(cbase_state *st, PyObject *watcher)
+{
+    unsigned char before[MAX_BYTES], difference[MAX_BYTES] = {0};
+    size_t size = size_of(watcher);
+    int changed = 0;
+
+    memset(left_by_start, 0, sizeof(left_by_start));
+    if (size > MAX_BYTES) {
+        return 0;
+    }
+    memcpy(before, bytes_of(watcher), size);
+    PyObject *started = cbase_object_call_one(watcher, st->s_start, (PyObject *)&PyBool_Type);
+    Py_XDECREF(started);
+    if (started == NULL || cbase_object_run(watcher, st->s_stop) < 0) {
+        return -1;
+    }
+    const unsigned char *after = bytes_of(watcher);
+    for (size_t i = 0; i < size; i++) {
+        difference[i] = before[i] ^ after[i];
+        changed += difference[i] != 0;
+    }
+    if (changed == 1) { // the flag in its events
+        memcpy(left_by_start, difference, sizeof(difference));
+    }
+    return 0;
 }
 
 void

@@ -44,11 +44,44 @@ int cbase_socket_accept_is_do_read(const cbase_state *st, PyObject *function);
 
 extern PyMethodDef cbase_socket_close_functions[];
 
-int cbase_socket_close_init(PyObject *module);
 /* close(*args), if `close` is StreamServer.do_close for a socket of gevent. */
 cbase_outcome cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args);
 /* Whether a function, or NULL, is StreamServer.do_close. */
 int cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function);
+/* socket.close(), for function_calls.c. */
+cbase_outcome cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs,
+                                      PyObject **result);
+
+/* ---- socket_io.c: reading and writing of gevent's sockets, for function_calls.c ---- */
+
+extern PyMethodDef cbase_socket_io_functions[];
+
+int cbase_socket_io_init(cbase_state *st);
+/* The functions of gevent's SocketMixin, `self` first; each may switch to other greenlets. */
+cbase_outcome cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs,
+                                   PyObject **result);
+cbase_outcome cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs,
+                                        PyObject **result);
+cbase_outcome cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs,
+                                       PyObject **result);
+cbase_outcome cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
+                                            PyObject **result);
+cbase_outcome cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs,
+                                   PyObject **result);
+cbase_outcome cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs,
+                                      PyObject **result);
+cbase_outcome cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
+                                     PyObject **result);
+
+/* ---- io_wait.c: waiting for them ---- */
+
+int cbase_io_wait_init(PyObject *module, cbase_state *st);
+
+/* ---- function_calls.c: calls of gevent's Python functions by anyone ---- */
+
+extern PyMethodDef cbase_function_calls_functions[];
+
+int cbase_function_calls_init(PyObject *module);
 
 /* ---- io_watchers.c: io watchers of accepted sockets ---- */
 

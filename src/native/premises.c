@@ -482,8 +482,8 @@ cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_compariso
     }
     if (!same_classes(p)) {
         int again = look_again(st, p, comparison);
-        if (again <= 0) {
-            return again;
+        if (again <= 0 || p->classes == 0) {
+            return again < 0 ? -1 : 0;
         }
     }
     return same_functions(p) && same_cells(p) && same_namespaces(p);

@@ -23,6 +23,7 @@ typedef struct {
     PyObject *close_later;      // gevent_cbase._native.sockets._close_later
     PyObject *failed;           // gevent_cbase._native.sockets.do_read
     PyObject *close_descriptor; // the function _close_descriptor
+    PyObject *wait;             // gevent._hub_primitives.wait_on_socket
 } cbase_socket_parts;
 
 struct cbase_sockets {
@@ -46,9 +47,19 @@ PyObject *cbase_socket_address(const struct sockaddr_storage *address, socklen_t
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */
 int cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **events);
 /* Keeps the watchers of a socket that is being closed for the next one with that descriptor, if
- * they are as new, nobody else's, and wanted: 1 and they are stolen, or 0. `fd`: -1 if the
+ * they are idle, nobody else's, and wanted: 1 and they are stolen, or 0. `fd`: -1 if the
  * descriptor was closed before. */
 int cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events);
+
+/* Finds out what start() and stop() leave behind in a watcher, which is new: 0 or -1. */
+int cbase_io_watchers_learn(cbase_state *st, PyObject *watcher);
+
+/* ---- io_wait.c ---- */
+
+/* sock._wait(watcher), where that is gevent's; the watcher is in the slot of `sock` with this
+ * offset. The greenlet may switch: 0 or -1. */
+int cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
+                  Py_ssize_t watcher);
 
 /* The beginning of PySocketSockObject. */
 typedef struct {

@@ -319,20 +319,21 @@ find_slots(cbase_socket_parts *s)
 static PyObject *
 stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"accept",      "close",    "classes", "loop_class",        "io_class",
-                            "do_read",     "do_close", "get_hub", "getdefaulttimeout", "cancelled",
-                            "close_later", "failed",   NULL};
+    static char *names[] = {
+        "accept",   "close",   "classes",           "loop_class", "io_class",    "do_read",
+        "do_close", "get_hub", "getdefaulttimeout", "cancelled",  "close_later", "failed",
+        "wait",     NULL};
     struct cbase_sockets *steps = cbase_module_state(module)->sockets;
     cbase_socket_parts given = {0};
     PyObject *accept, *close;
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$OO(O!O!O!O!O!)O!O!OOOOOOO:_stream_prepare", names, &accept, &close,
+            args, kwargs, "$OO(O!O!O!O!O!)O!O!OOOOOOOO:_stream_prepare", names, &accept, &close,
             &PyType_Type, &given.socket, &PyType_Type, &given.raw, &PyType_Type,
             &given.closed_socket, &PyType_Type, &given.stdlib, &PyType_Type, &given.hub_class,
             &PyType_Type, &given.loop_class, &PyType_Type, &given.io_class, &given.do_read,
             &given.do_close, &given.get_hub, &given.getdefaulttimeout, &given.cancelled,
-            &given.close_later, &given.failed)
+            &given.close_later, &given.failed, &given.wait)
         || find_slots(&given) < 0)
     {
         return NULL;
@@ -358,7 +359,8 @@ stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  given.cancelled,
                                  given.close_later,
                                  given.failed,
-                                 given.close_descriptor};
+                                 given.close_descriptor,
+                                 given.wait};
     const cbase_socket_parts *parts = cbase_premises_keep_parts(
         steps->parts, &given, sizeof(given), objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->accept, accept) < 0
@@ -412,7 +414,18 @@ drop_watchers(PyObject *module, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+/* Only for watchers of libev's loop in C. */
+static PyObject *
+learn_watchers(PyObject *module, PyObject *watcher)
+{
+    return cbase_io_watchers_learn(cbase_module_state(module), watcher) < 0 ? NULL
+                                                                            : Py_NewRef(Py_None);
+}
+
 PyMethodDef cbase_socket_accept_functions[] = {
+    {"_learn_watchers", learn_watchers, METH_O,
+     PyDoc_STR("_learn_watchers($module, watcher, /)\n--\n\n"
+               "Find out what start() and stop() leave behind in a new io watcher.")},
     {"_drop_watchers", drop_watchers, METH_NOARGS,
      PyDoc_STR("_drop_watchers($module, /)\n--\n\n"
                "Let go of the io watchers that are kept for the next connections.")},

@@ -1,13 +1,12 @@
 /* Native close of gevent's sockets: for StreamServer.do_close, and for handlers, which call
  * socket.close() themselves more often than not.
  *
- * For the latter, install() has calls of that Python function run here, see
- * gevent_cbase/_native/closing.py. What is not exactly a socket as gevent has made it goes on to
- * the function's code. As in socket_accept.c, the step is only taken where gevent's code is known
- * to be what would run.
+ * For the latter, see function_calls.c. What is not exactly a socket as gevent has made it goes on
+ * to the function's code. As in socket_accept.c, the step is only taken where gevent's code is
+ * known to be what would run.
  *
- * CAUTION: writes the same fields and slots as socket_accept.c, and replaces what calls a Python
- * function (on 3.11: changes its code). Watched by tests/native/steps/test_closing.py.
+ * CAUTION: writes the same fields and slots as socket_accept.c. Watched by
+ * tests/native/steps/test_closing.py.
  *
  * Does not know who closes.
  */
@@ -277,213 +276,40 @@ cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
     return close_socket(st, PyTuple_GET_ITEM(args, 0)); // borrowed from args
 }
 
-/* ---- calls of socket.close() by anyone ---- */
-
-static PyObject *in_charge; // the module that closes them, owned; or NULL
-
-/* close_socket(), if that is wanted now. */
-static int
-close_if_in_charge(PyObject *sock)
+cbase_outcome
+cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    if (in_charge == NULL) {
-        return 0;
+    int done = nargs == 1 ? close_socket(st, args[0]) : 0;
+
+    if (done > 0) {
+        *result = Py_NewRef(Py_None);
     }
-    PyObject *module = Py_NewRef(in_charge);
-    Py_INCREF(sock);
-    int done = close_socket(cbase_module_state(module), sock);
-    Py_DECREF(sock);
-    Py_DECREF(module);
     return done;
 }
 
-#ifdef COMPAT_VECTORCALL_IS_ASKED
-
-static PyFunctionObject *taken;  // gevent's function, owned; or NULL
-static vectorcallfunc as_before; // how calls of it run otherwise
-
-static PyObject *
-call_close(PyObject *function, PyObject *const *args, size_t nargsf, PyObject *kwnames)
-{
-    if (PyVectorcall_NARGS(nargsf) == 1 && kwnames == NULL) {
-        int done = close_if_in_charge(args[0]);
-        if (done != 0) {
-            return done < 0 ? NULL : Py_NewRef(Py_None);
-        }
-    }
-    return as_before(function, args, nargsf, kwnames);
-}
-
-static int
-take(PyObject *function)
-{
-    if (taken == NULL) {
-        taken = (PyFunctionObject *)Py_NewRef(function);
-        as_before = taken->vectorcall;
-        compat_set_vectorcall(taken, call_close);
-    }
-    return (PyObject *)taken == function;
-}
-
-/* If somebody else has come after us, what he does is left alone, and comes to call_close(). */
-static void
-leave(void)
-{
-    if (taken->vectorcall == call_close) {
-        compat_set_vectorcall(taken, as_before);
-        Py_CLEAR(taken);
-    }
-}
-
-#else
-
-/* The function's code compares a mark with the socket, see gevent_cbase/_native/closing.py. */
-static int
-take(PyObject *function)
-{
-    (void)function;
-    return 1;
-}
-
-static void
-leave(void)
-{
-}
-
-#endif
-
-#ifndef COMPAT_VECTORCALL_IS_ASKED
-
-/* ---- the mark ---- */
-
-/* mark == sock: closes it as socket.close() of gevent does; false if that has to do it. */
-static PyObject *
-mark_compare(PyObject *self, PyObject *other, int op)
-{
-    if (op != Py_EQ) {
-        return PyBaseObject_Type.tp_richcompare(self, other, op);
-    }
-    int done = close_if_in_charge(other);
-    return done < 0 ? NULL : PyBool_FromLong(done);
-}
-
-static Py_hash_t
-mark_hash(PyObject *self)
-{
-    return PyBaseObject_Type.tp_hash(self);
-}
-
-/* No bytes, for marshal. */
-static int
-mark_buffer(PyObject *self, Py_buffer *view, int flags)
-{
-    static char nothing[1];
-
-    return PyBuffer_FillInfo(view, self, nothing, 0, 1, flags);
-}
-
-/* No bytes, for pickle. */
-static PyObject *
-mark_reduce(PyObject *self, PyObject *unused)
-{
-    (void)self, (void)unused;
-    return Py_BuildValue("O()", (PyObject *)&PyBytes_Type);
-}
-
-static PyMethodDef mark_methods[] = {
-    {"__reduce__", mark_reduce, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot mark_slots[] = {
-    {Py_tp_doc, "In the code of gevent's socket.close(): equal to a socket that it has closed."},
-    {Py_tp_richcompare, mark_compare},
-    {Py_tp_hash, mark_hash},
-    {Py_bf_getbuffer, mark_buffer},
-    {Py_tp_methods, mark_methods},
-    {0, NULL},
-};
-
-static PyType_Spec mark_spec = {
-    .name = "gevent_cbase._cbase._CloseMark",
-    .basicsize = sizeof(PyObject),
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = mark_slots,
-};
-
-int
-cbase_socket_close_init(PyObject *module)
-{
-    PyObject *mark = PyType_FromModuleAndSpec(module, &mark_spec, NULL);
-    int result = mark == NULL ? -1 : PyModule_AddObjectRef(module, "_CloseMark", mark);
-
-    Py_XDECREF(mark);
-    return result;
-}
-
-#else
-
-int
-cbase_socket_close_init(PyObject *module)
-{
-    (void)module;
-    return 0;
-}
-
-#endif
-
 /* ---- for the modules in Python ---- */
-
-static PyObject *
-take_over(PyObject *module, PyObject *function)
-{
-    if (!PyFunction_Check(function)) {
-        PyErr_SetString(PyExc_TypeError, "a Python function is required");
-        return NULL;
-    }
-    if (take(function)) {
-        Py_XSETREF(in_charge, Py_NewRef(module));
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-give_back(PyObject *module, PyObject *unused)
-{
-    (void)unused;
-    if (in_charge == module) {
-        leave();
-        Py_CLEAR(in_charge);
-    }
-    Py_RETURN_NONE;
-}
 
 PyMethodDef cbase_socket_close_functions[] = {
     {"_close_descriptor", (PyCFunction)(void (*)(void))close_descriptor, METH_FASTCALL,
      PyDoc_STR("_close_descriptor($module, sock, raw, /)\n--\n\n"
                "Close the raw socket of one that is being closed, at once or when the loop has\n"
                "done with its descriptor.")},
-    {"_close_take_over", take_over, METH_O,
-     PyDoc_STR("_close_take_over($module, function, /)\n--\n\n"
-               "Have calls of gevent's function socket.close() run in C.")},
-    {"_close_give_back", give_back, METH_NOARGS,
-     PyDoc_STR("_close_give_back($module, /)\n--\n\n"
-               "Have them run as ever.")},
     {NULL, NULL, 0, NULL},
 };
 
 #else
 
-int
-cbase_socket_close_init(PyObject *module)
-{
-    (void)module;
-    return 0;
-}
-
 cbase_outcome
 cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
 {
     (void)st, (void)close, (void)args;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
     return CBASE_NOT_OURS;
 }
 

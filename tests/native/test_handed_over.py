@@ -143,7 +143,9 @@ def test_no_sockets():
 @pytest.mark.fast_path('closing')
 def test_no_function():
     with pytest.raises(TypeError):
-        _cbase._close_take_over(len)
+        _cbase._calls_take_over('socket.close', len)
+    with pytest.raises(ValueError):
+        _cbase._calls_take_over('socket.open', test_no_function)
 
 
 def test_no_class():

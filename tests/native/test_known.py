@@ -16,6 +16,7 @@ from gevent_cbase._native import (
     differences,
     digests,
     greenlets,
+    inout,
     known,
     pools,
     premises,
@@ -24,7 +25,7 @@ from gevent_cbase._native import (
 )
 from helpers import child_environ
 
-PARTS = [*sockets.PARTS, *pools.PARTS, *greenlets.PARTS, *tls.PARTS, *_patches.PARTS]
+PARTS = [name for step in (sockets, inout, pools, greenlets, tls, _patches) for name in step.PARTS]
 
 
 def found():
@@ -87,7 +88,7 @@ def test_what_is_known_is_of_a_part():
 
 def test_nothing_is_known_elsewhere():
     """No digest in any other file of the package."""
-    for step in (sockets, pools, greenlets, tls, _patches, premises, differences, digests):
+    for step in (sockets, inout, pools, greenlets, tls, _patches, premises, differences, digests):
         with open(step.__file__, encoding='utf-8') as file:
             assert not re.search('[0-9a-f]{32}', file.read())
 
@@ -99,7 +100,7 @@ def test_nothing_is_known_elsewhere():
 def test_compiled_code_that_nobody_has_read(monkeypatch, version, newer):
     """Is not leaned on."""
     monkeypatch.setattr(gevent, '__version__', version)
-    monkeypatch.setattr(known, 'NEWEST', {'watchers': '26.9', 'greenlets': '26.9'})
+    monkeypatch.setattr(known, 'NEWEST', dict.fromkeys(known.NEWEST, '26.9'))
     assert (sockets.why_watchers_off() == 'gevent may close them in another way') is newer
     assert (greenlets.why_off() == 'gevent may make them in another way') is newer
 
@@ -348,7 +349,7 @@ def test_part_in_c(monkeypatch):
 
 
 def test_gevent_is_newer(monkeypatch):
-    """Than the newest whose compiled code was read, for both fast paths that lean on it."""
+    """Than the newest whose compiled code was read, for each fast path that leans on it."""
     monkeypatch.setattr(gevent, '__version__', '99.11.2rc1')
     texts = found()
     for text, path in zip(texts, known.NEWEST, strict=True):

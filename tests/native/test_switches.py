@@ -13,7 +13,7 @@ from helpers import child_environ
 
 VARIABLES = ['GEVENT_CBASE', 'GEVENT_CBASE_DATASTACK']
 VALUES = 'on is one of 1, yes, on, true; off is one of 0, no, off, false, never, disabled'
-NAMES = 'lookups, sockets, watchers, closing, pools, greenlets, datastack, and all'
+NAMES = 'lookups, sockets, watchers, closing, io, pools, greenlets, datastack, and all'
 
 
 @pytest.fixture(autouse=True)

@@ -937,7 +937,7 @@ def test_info(switch):
     assert re.search(r'(?m)^installed +%s$' % (off if switch == '0' else 'yes'), out), out
     paths = re.findall(r'(?m)^  (\w+) +(.*)$', out.partition('\nfast paths\n')[2])
     assert [name for name, _ in paths] == [
-        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
+        'lookups', 'sockets', 'watchers', 'closing', 'io', 'pools', 'greenlets', 'datastack']
     assert {told == 'off: GEVENT_CBASE switches it off' for _, told in paths} == {switch == '0'}
     loop = type(gevent.get_hub().loop).__module__
     assert re.search(r'(?m)^loop\W.*%s' % re.escape(loop), out), out

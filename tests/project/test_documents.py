@@ -432,7 +432,7 @@ def test_public_names():
 def test_fast_paths_of_readme():
     table = text_of('README.rst').partition('\nFast paths\n')[2].partition('To see which')[0]
     assert re.findall(r'^``(\w+)`` ', table, re.M) == list(FAST_PATHS)
-    assert 'FAST_PATHS = %r\n' % list(FAST_PATHS) in text_of('noxfile.py')
+    assert 'FAST_PATHS = [\n    %s]\n' % repr(list(FAST_PATHS))[1:-1] in text_of('noxfile.py')
 
 
 def test_map_of_src():

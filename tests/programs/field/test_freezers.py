@@ -59,8 +59,8 @@ SERVED = ['default Greenlet', 'raw TrackedRawGreenlet', 'pool Greenlet', 'hub Hu
 NO_STACK = {} if sys.version_info >= (3, 11) else {'datastack': 'CPython 3.10 has no data stack'}
 NO_POOL = {'pools': 'there is no pool', **NO_STACK}
 IN_HUB = {'greenlets': 'handlers run in the hub', **NO_POOL}
-WITHOUT_ALL = dict.fromkeys(['lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets',
-                             'datastack'], 'GEVENT_CBASE_WITHOUT switches it off')
+WITHOUT_ALL = dict.fromkeys(['lookups', 'sockets', 'watchers', 'closing', 'io', 'pools',
+                             'greenlets', 'datastack'], 'GEVENT_CBASE_WITHOUT switches it off')
 
 #: what the program imports
 PACKAGES = ['gevent', 'greenlet', 'zope', 'gevent_cbase']

@@ -180,7 +180,7 @@ def test_metrics(impl):
             'server_fast_path': 'gauge'}
         paths = {name: values.pop('server_fast_path{name="%s"}' % name)
                  for name in (
-                     'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets',
+                     'lookups', 'sockets', 'watchers', 'closing', 'io', 'pools', 'greenlets',
                      'datastack')}
         assert set(paths.values()) <= {'0', '1'}
         assert values == {

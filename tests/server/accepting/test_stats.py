@@ -610,9 +610,10 @@ def taken(one):
     """The fast paths without those that are the same for all servers."""
     found = dict(stats(one).fast_paths)
     assert list(found) == [
-        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets', 'datastack']
+        'lookups', 'sockets', 'watchers', 'closing', 'io', 'pools', 'greenlets', 'datastack']
     assert found.pop('datastack') == datastack.why_off()
     assert found.pop('closing') == gevent_cbase._native.sockets.why_closing_off()
+    assert found.pop('io') == gevent_cbase._native.sockets.why_io_off()
     sockets, watchers = found['sockets'], found.pop('watchers')
     assert watchers == (sockets or gevent_cbase._native.sockets._watchers_off())
     return found
@@ -734,15 +735,16 @@ def test_fast_paths_switched_off():
     off = 'GEVENT_CBASE_WITHOUT switches it off'
     del reasons['datastack']  # which CPython 3.10 has not
     assert set(reasons) == {
-        'lookups', 'sockets', 'watchers', 'closing', 'pools', 'greenlets'}
+        'lookups', 'sockets', 'watchers', 'closing', 'io', 'pools', 'greenlets'}
     assert set(reasons.values()) <= {
         off, 'not built on this platform', 'not with this version of CPython'}
 
 
 @pytest.mark.parametrize('name, off', [
     ('lookups', ['lookups', 'sockets', 'watchers', 'pools']),
-    ('sockets', ['sockets', 'watchers', 'closing']), ('watchers', ['watchers']),
-    ('closing', ['closing']), ('pools', ['pools']), ('greenlets', []), ('datastack', [])])
+    ('sockets', ['sockets', 'watchers', 'closing', 'io']), ('io', ['io']),
+    ('watchers', ['watchers']), ('closing', ['closing']), ('pools', ['pools']),
+    ('greenlets', []), ('datastack', [])])
 def test_one_fast_path_switched_off(name, off):
     """``--info`` says the same of those that a server takes: some need others."""
     code = '''if 1:
@@ -761,7 +763,7 @@ def test_one_fast_path_switched_off(name, off):
     info, taken = eval(done.stdout)
     assert info[name] is not None and taken[name] is not None
     assert [one for one in off if info[one] is None or taken[one] is None] == []
-    for one in ('lookups', 'sockets', 'watchers', 'closing', 'pools'):
+    for one in ('lookups', 'sockets', 'watchers', 'closing', 'io', 'pools'):
         assert (info[one] is None) == (taken[one] is None), one
 
 

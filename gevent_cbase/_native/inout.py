@@ -1,0 +1,83 @@
+"""Reading and writing of gevent's sockets: is it what the installed gevent does? See premises."""
+import types
+
+from gevent_cbase import _cbase
+from gevent_cbase._native import function_calls, premises
+
+#: the functions whose calls run in C
+CALLS = tuple('SocketMixin.' + name for name in (
+    'recv', 'recv_into', 'recvfrom', 'recvfrom_into', 'send', 'sendall', 'sendto'))
+
+#: where the parts of gevent are that they stand for
+PARTS = {
+    **{name: 'gevent._socket3:socket.' + name.partition('.')[2] for name in CALLS},
+    'SocketMixin.getsockopt': 'gevent._socket3:socket.getsockopt',
+    '_sendall': 'gevent._socketcommon:_sendall',
+    '__send_chunk': 'gevent._socketcommon:__send_chunk',
+    'exc_clear': 'gevent._compat:exc_clear',
+}
+
+#: what waits for a socket
+WAIT = 'gevent._hub_primitives:wait_on_socket'
+
+#: what it does for that, by the name that the hub has it under
+OF_HUB = {
+    'wait': 'gevent._hub_primitives:WaitOperationsGreenlet.wait',
+    'switch': 'gevent._greenlet_primitives:SwitchOutGreenletWithLoop.switch',
+    'switch_out': 'gevent._greenlet_primitives:SwitchOutGreenletWithLoop.switch_out',
+}
+
+#: why it is off, as text; None if it is on
+_reason = 'it was not compared yet'
+
+
+def why_off():
+    """Why the steps are off though those for sockets are on, as text; None if they are on."""
+    return _reason
+
+
+def prepare(snapshot, stamps):
+    """Switch the steps on if they are right; part of prepare() for sockets."""
+    global _reason
+    noted = premises.noted(PARTS, snapshot)
+    parts = {name: function_calls.as_written(name, part) for name, part in noted.items()}
+    _reason = function_calls.off('io') or next(differences(parts, snapshot), None)
+    if _reason is None and premises.not_read('io'):
+        _reason = 'gevent may wait in another way'
+    if _reason is not None:
+        _cbase._io_prepare(premises=None, clock=None, timeout_error=None, no_timeout=None)
+        return
+    for name in CALLS:
+        parts[name] = function_calls.take_over(name, parts[name])
+    _reason = function_calls.unknown(CALLS)
+    _cbase._io_prepare(
+        premises=premises.given(stamps, parts.values()), clock=snapshot['time:time'],
+        timeout_error=snapshot['socket:timeout'],
+        no_timeout=snapshot['gevent._socketcommon:timeout_default'])
+
+
+def differences(parts, snapshot):
+    """Yield what is not as the steps need it, each as text."""
+    yield from premises.differences(parts, snapshot)
+    yield from class_differences(parts, snapshot)
+
+
+def class_differences(parts, snapshot):
+    """Yield what is not as the steps need it besides the parts, each as text."""
+    sock, raw = snapshot['gevent._socket3:socket'], snapshot['gevent._socket3:_wrefsocket']
+    own = {name: part for name, part in parts.items() if name.startswith('SocketMixin.')}
+    yield from premises.not_known(sock, own, ('_wait', *READ_OF_RAW))
+    yield from premises.not_known(raw, own)
+    if isinstance(snapshot[WAIT], types.FunctionType):
+        yield 'not with gevent in pure Python'
+    if sock._wait is not snapshot[WAIT]:
+        yield 'gevent has another socket._wait'
+    for name, path in OF_HUB.items():
+        if snapshot['gevent.hub:Hub.' + name] is not snapshot[path]:
+            yield 'gevent has another Hub.%s' % name
+    if type(snapshot['time:time']) is not types.BuiltinFunctionType:
+        yield 'another time.time'
+
+
+#: what gevent's sockets read of exceptions and memoryviews
+READ_OF_RAW = ('args',)

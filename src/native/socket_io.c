@@ -1,0 +1,830 @@
+/* Native reading and writing of gevent's sockets: recv(), recv_into(), recvfrom(),
+ * recvfrom_into(), send(), sendall() and sendto() of SocketMixin, whoever calls them, see
+ * function_calls.c.
+ *
+ * One system call, no Python frame, and no exception where there is nothing to read yet. Only for
+ * exactly gevent's socket with its non-blocking socket inside, and for arguments of the usual
+ * types; all else goes on to the function's code before anything was read or sent. As in
+ * socket_accept.c, the steps are only taken where gevent's code is known to be what would run:
+ * gevent_cbase._native.inout compares it.
+ *
+ * Whoever waits switches to other greenlets, which may do anything to the socket: all is read anew
+ * afterwards.
+ *
+ * CAUTION: reads the same fields and slots as socket_accept.c. Watched by
+ * tests/native/io/test_reading.py and its neighbours.
+ *
+ * Does not know how the loop waits: io_wait.c does.
+ */
+#include "native/socket.h"
+
+#ifdef CBASE_HAVE_SOCKETS
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+/* ---- the socket ---- */
+
+typedef struct {
+    PyObject *clock, *timeout_error, *no_timeout; // time.time, socket.timeout, timeout_default
+} io_parts;
+
+struct cbase_socket_io_state {
+    cbase_premises premises;
+    const io_parts *parts;
+};
+
+/* What is read from or written to. */
+typedef struct {
+    cbase_state *st;
+    const cbase_socket_parts *s;
+    PyObject *sock; // owned by the caller
+} stream;
+
+/* Outcomes of one attempt, besides those of a step. */
+enum { BLOCKED = 2 }; // EAGAIN
+
+static cbase_outcome
+open_stream(cbase_state *st, PyObject *sock, stream *io)
+{
+    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+
+    io->st = st;
+    io->s = st->sockets->parts;
+    io->sock = sock;
+    if (known <= 0) {
+        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    }
+    return Py_IS_TYPE(sock, io->s->socket) ? CBASE_DONE : CBASE_NOT_OURS;
+}
+
+/* The socket inside, owned, if it is one that does not block; or NULL without an exception. */
+static raw_socket *
+raw_of(const stream *io)
+{
+    PyObject *raw = *slot(io->sock, io->s->sock);
+
+    if (raw == NULL || !Py_IS_TYPE(raw, io->s->raw) || ((raw_socket *)raw)->timeout != 0) {
+        return NULL;
+    }
+    return (raw_socket *)Py_NewRef(raw);
+}
+
+/* What its timeout is. */
+enum { FOREVER, NO_WAIT, SECONDS, UNKNOWN };
+
+static int
+kind_of_timeout(PyObject *timeout)
+{
+    if (timeout == Py_None) {
+        return FOREVER;
+    }
+    if (timeout == NULL || !PyFloat_CheckExact(timeout)) {
+        return UNKNOWN;
+    }
+    return PyFloat_AS_DOUBLE(timeout) == 0.0 ? NO_WAIT : SECONDS;
+}
+
+static cbase_outcome
+would_block(void)
+{
+    errno = EAGAIN;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return CBASE_FAILED;
+}
+
+/* After EAGAIN: waits if `timeout` allows it. DONE: try again. */
+static cbase_outcome
+wait_unless(const stream *io, int timeout, Py_ssize_t event)
+{
+    switch (timeout) {
+    case UNKNOWN:
+        return CBASE_NOT_OURS;
+    case NO_WAIT:
+        return would_block();
+    default:
+        return cbase_io_wait(io->st, io->s, io->sock, event) < 0 ? CBASE_FAILED : CBASE_DONE;
+    }
+}
+
+/* ---- system calls ---- */
+
+/* After a failed one: DONE: again; BLOCKED; or FAILED. */
+static int
+judge(int error)
+{
+    switch (error) {
+    case EINTR:
+        return PyErr_CheckSignals() < 0 ? CBASE_FAILED : CBASE_DONE;
+    case EAGAIN:
+#if EWOULDBLOCK != EAGAIN
+    case EWOULDBLOCK:
+#endif
+        return BLOCKED;
+    default:
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return CBASE_FAILED;
+    }
+}
+
+typedef struct {
+    struct sockaddr_storage name;
+    socklen_t length;
+} address;
+
+/* recvfrom(2): DONE and *count; BLOCKED; or FAILED. `from`: NULL if nobody asks for it. */
+static int
+receive(raw_socket *raw, void *buffer, size_t size, int flags, Py_ssize_t *count, address *from)
+{
+    int outcome = CBASE_DONE;
+
+    do {
+        int fd = raw->fd;
+        if (from != NULL) {
+            memset(from, 0, sizeof(*from));
+            from->length = sizeof(from->name);
+        }
+        PyThreadState *thread = let_others_run();
+        *count = from == NULL ? recv(fd, buffer, size, flags)
+                              : recvfrom(fd, buffer, size, flags, (struct sockaddr *)&from->name,
+                                         &from->length);
+        int error = errno;
+        go_on(thread);
+        if (*count < 0) {
+            outcome = judge(error);
+        }
+    } while (*count < 0 && outcome == CBASE_DONE);
+    return outcome;
+}
+
+/* sendto(2): the same. */
+static int
+transmit(raw_socket *raw, const void *buffer, size_t size, int flags, Py_ssize_t *count,
+         const address *to)
+{
+    int outcome = CBASE_DONE;
+
+    do {
+        int fd = raw->fd;
+        PyThreadState *thread = let_others_run();
+        *count = to == NULL ? send(fd, buffer, size, flags)
+                            : sendto(fd, buffer, size, flags, (const struct sockaddr *)&to->name,
+                                     to->length);
+        int error = errno;
+        go_on(thread);
+        if (*count < 0) {
+            outcome = judge(error);
+        }
+    } while (*count < 0 && outcome == CBASE_DONE);
+    return outcome;
+}
+
+/* ---- arguments ---- */
+
+/* The value of an exact int that is not negative; -1: none of these. */
+static Py_ssize_t
+size_of(PyObject *number)
+{
+    int overflow;
+
+    if (!PyLong_CheckExact(number)) {
+        return -1;
+    }
+    long value = PyLong_AsLongAndOverflow(number, &overflow);
+    return overflow != 0 || value > PY_SSIZE_T_MAX ? -1 : (Py_ssize_t)value;
+}
+
+/* Whether an argument, if it is there, is an int with no other flags than these. */
+static int
+has_flags(PyObject *const *args, size_t nargs, size_t i, int known, int *flags)
+{
+    *flags = 0;
+    if (i < nargs) {
+        Py_ssize_t value = size_of(args[i]);
+        if (value < 0 || (value & ~(Py_ssize_t)known) != 0) {
+            return 0;
+        }
+        *flags = (int)value;
+    }
+    return 1;
+}
+
+#define FLAGS_OF_RECV (MSG_PEEK | MSG_DONTWAIT)
+#define FLAGS_OF_SEND (MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
+
+/* The bytes of an object of a type that is known: 1, or 0 without an exception. */
+static int
+has_buffer(PyObject *data, Py_buffer *view, int flags)
+{
+    if (!PyBytes_CheckExact(data) && !PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) {
+        return 0;
+    }
+    if (PyObject_GetBuffer(data, view, flags) < 0) {
+        PyErr_Clear(); // gevent's function meets it as well
+        return 0;
+    }
+    if (!PyBuffer_IsContiguous(view, 'C')) {
+        PyBuffer_Release(view);
+        return 0;
+    }
+    return 1;
+}
+
+/* ---- reading ---- */
+
+typedef struct {
+    PyObject *buffer; // where to, borrowed; NULL: to new bytes
+    Py_ssize_t size;  // at most; 0 with a buffer: all of it
+    int flags;
+    int wants_address;
+} reading;
+
+/* raw.recv() and raw.recvfrom(), for bytes: one attempt. */
+static int
+read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **result)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, what->size);
+    Py_ssize_t count;
+
+    if (bytes == NULL) {
+        return CBASE_FAILED;
+    }
+    int outcome =
+        receive(raw, PyBytes_AS_STRING(bytes), (size_t)what->size, what->flags, &count, from);
+    if (outcome != CBASE_DONE) {
+        Py_DECREF(bytes);
+        return outcome;
+    }
+    if (count != what->size && _PyBytes_Resize(&bytes, count) < 0) {
+        return CBASE_FAILED;
+    }
+    *result = bytes;
+    return CBASE_DONE;
+}
+
+/* raw.recv_into() and raw.recvfrom_into(): one attempt. */
+static int
+read_into(raw_socket *raw, const reading *what, address *from, PyObject **result)
+{
+    Py_buffer view;
+    Py_ssize_t count;
+
+    if (!has_buffer(what->buffer, &view, PyBUF_WRITABLE)) {
+        return CBASE_NOT_OURS;
+    }
+    Py_ssize_t size = what->size == 0 ? view.len : what->size;
+    int outcome = size == 0 || size > view.len
+                      ? (int)CBASE_NOT_OURS
+                      : receive(raw, view.buf, (size_t)size, what->flags, &count, from);
+    PyBuffer_Release(&view);
+    if (outcome == CBASE_DONE) {
+        *result = PyLong_FromSsize_t(count);
+        outcome = *result == NULL ? CBASE_FAILED : CBASE_DONE;
+    }
+    return outcome;
+}
+
+/* *result: with the address that it came from. */
+static cbase_outcome
+add_address(const address *from, PyObject **result)
+{
+    PyObject *peer = cbase_socket_address(&from->name, from->length);
+
+    Py_SETREF(*result, peer == NULL ? NULL : PyTuple_Pack(2, *result, peer));
+    Py_XDECREF(peer);
+    return *result == NULL ? CBASE_FAILED : CBASE_DONE;
+}
+
+static int
+try_reading(const stream *io, const reading *what, PyObject **result)
+{
+    raw_socket *raw = raw_of(io);
+    address from;
+    int outcome = CBASE_NOT_OURS;
+
+    if (raw != NULL && (!what->wants_address || cbase_socket_address_known(raw->family))) {
+        address *wanted = what->wants_address ? &from : NULL;
+        outcome = what->buffer == NULL ? read_bytes(raw, what, wanted, result)
+                                       : read_into(raw, what, wanted, result);
+        if (outcome == CBASE_DONE && wanted != NULL) {
+            outcome = add_address(wanted, result);
+        }
+    }
+    Py_XDECREF(raw);
+    return outcome;
+}
+
+/* All of it: reads, or waits and tries again. */
+static cbase_outcome
+read_from(cbase_state *st, PyObject *sock, const reading *what, PyObject **result)
+{
+    stream io;
+    cbase_outcome ready;
+
+    while ((ready = open_stream(st, sock, &io)) == CBASE_DONE) {
+        int outcome = try_reading(&io, what, result);
+        if (outcome != BLOCKED) {
+            return outcome;
+        }
+        ready = wait_unless(&io, kind_of_timeout(*slot(sock, io.s->timeout)), io.s->read_event);
+        if (ready != CBASE_DONE) {
+            break;
+        }
+    }
+    return ready;
+}
+
+/* recv(bufsize[, flags]) and recvfrom(bufsize[, flags]) */
+static cbase_outcome
+read_new(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
+         PyObject **result)
+{
+    reading what = {NULL, nargs < 2 || nargs > 3 ? 0 : size_of(args[1]), 0, wants_address};
+
+    if (what.size <= 0 || !has_flags(args, nargs, 2, FLAGS_OF_RECV, &what.flags)) {
+        return CBASE_NOT_OURS;
+    }
+    return read_from(st, args[0], &what, result);
+}
+
+cbase_outcome
+cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    return read_new(st, args, nargs, 0, result);
+}
+
+cbase_outcome
+cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    return read_new(st, args, nargs, 1, result);
+}
+
+/* recv_into(buffer[, nbytes[, flags]]) and recvfrom_into(buffer[, nbytes[, flags]]) */
+static cbase_outcome
+read_into_buffer(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
+                 PyObject **result)
+{
+    reading what = {NULL, 0, 0, wants_address};
+
+    if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 3, FLAGS_OF_RECV, &what.flags)
+        || (nargs > 2 && (what.size = size_of(args[2])) < 0))
+    {
+        return CBASE_NOT_OURS;
+    }
+    what.buffer = Py_NewRef(args[1]);
+    cbase_outcome outcome = read_from(st, args[0], &what, result);
+    Py_DECREF(what.buffer);
+    return outcome;
+}
+
+cbase_outcome
+cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    return read_into_buffer(st, args, nargs, 0, result);
+}
+
+cbase_outcome
+cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
+                              PyObject **result)
+{
+    return read_into_buffer(st, args, nargs, 1, result);
+}
+
+/* ---- writing ---- */
+
+typedef struct {
+    PyObject *data; // owned by the caller
+    int flags;
+    const address *to; // or NULL
+} writing;
+
+/* Which part of the data; a `length` of -1: all of it. */
+typedef struct {
+    Py_ssize_t start, stop, length;
+} part;
+
+/* raw.send(data[start:stop], flags): one attempt. Not ours if the data has another length now. */
+static int
+try_writing(const stream *io, const writing *what, const part *which, Py_ssize_t *count)
+{
+    raw_socket *raw = raw_of(io);
+    Py_buffer view;
+    int outcome = CBASE_NOT_OURS;
+
+    if (raw != NULL && has_buffer(what->data, &view, PyBUF_SIMPLE)) {
+        if (which->length < 0 || view.len == which->length) {
+            Py_ssize_t stop = which->length < 0 ? view.len : which->stop;
+            outcome = transmit(raw, (const char *)view.buf + which->start,
+                               (size_t)(stop - which->start), what->flags, count, what->to);
+        }
+        PyBuffer_Release(&view);
+    }
+    Py_XDECREF(raw);
+    return outcome;
+}
+
+/* In gevent's `except` block for EAGAIN: waits, and tries once more. */
+static cbase_outcome
+write_later(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
+{
+    cbase_outcome ready = wait_unless(io, timeout, io->s->write_event);
+
+    if (ready == CBASE_DONE) {
+        ready = open_stream(io->st, io->sock, io);
+    }
+    if (ready != CBASE_DONE) {
+        return ready;
+    }
+    int outcome = try_writing(io, what, which, count);
+    if (outcome == BLOCKED) {
+        *count = 0;
+        outcome = CBASE_DONE;
+    }
+    return outcome;
+}
+
+/* send() and sendto(): an attempt, and one more after waiting. *count: 0 if that has not sent
+ * anything either. `timeout`: as it was before, or UNKNOWN: as it is after the first attempt. */
+static cbase_outcome
+write_once(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
+{
+    cbase_except block;
+    int outcome = try_writing(io, what, which, count);
+
+    if (outcome != BLOCKED) {
+        return outcome;
+    }
+    if (timeout == UNKNOWN) {
+        timeout = kind_of_timeout(*slot(io->sock, io->s->timeout));
+    }
+    (void)would_block();
+    if (timeout == NO_WAIT) {
+        return CBASE_FAILED;
+    }
+    cbase_except_enter(&block);
+    outcome = write_later(io, what, which, timeout, count);
+    return cbase_except_leave(&block) < 0 ? CBASE_FAILED : outcome;
+}
+
+static cbase_outcome
+write_and_count(stream *io, const writing *what, int timeout, PyObject **result)
+{
+    const part whole = {0, 0, -1};
+    Py_ssize_t count;
+
+    Py_INCREF(what->data);
+    cbase_outcome outcome = write_once(io, what, &whole, timeout, &count);
+    Py_DECREF(what->data);
+    if (outcome == CBASE_DONE) {
+        *result = PyLong_FromSsize_t(count);
+        outcome = *result == NULL ? CBASE_FAILED : CBASE_DONE;
+    }
+    return outcome;
+}
+
+/* send(data, flags=0, timeout=timeout_default) */
+cbase_outcome
+cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    writing what = {NULL, 0, NULL};
+    stream io;
+
+    if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
+        return CBASE_NOT_OURS;
+    }
+    cbase_outcome outcome = open_stream(st, args[0], &io);
+    if (outcome != CBASE_DONE) {
+        return outcome;
+    }
+    int timeout = kind_of_timeout(*slot(args[0], io.s->timeout));
+    if (timeout == UNKNOWN || (nargs == 4 && args[3] != st->socket_io->parts->no_timeout)) {
+        return CBASE_NOT_OURS;
+    }
+    what.data = args[1];
+    return write_and_count(&io, &what, timeout, result);
+}
+
+/* ---- sendall() ---- */
+
+#define CHUNK (1024 * 1024) /* gevent's, if the buffer of the socket is not larger */
+
+/* What is left of its timeout. */
+typedef struct {
+    int counts; // there is one
+    double left, end;
+} remaining;
+
+static int
+read_clock(cbase_state *st, double *now)
+{
+    PyObject *time = PyObject_CallNoArgs(st->socket_io->parts->clock);
+
+    *now = time == NULL ? -1.0 : PyFloat_AsDouble(time);
+    Py_XDECREF(time);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* The last part of gevent's sendall(): data[sent:], of which something was sent, in Python. */
+static cbase_outcome
+send_rest(PyObject *sock, const writing *what, Py_ssize_t sent)
+{
+    PyObject *memory = PyMemoryView_FromObject(what->data);
+    PyObject *rest = NULL, *start = memory == NULL ? NULL : PyLong_FromSsize_t(sent);
+    PyObject *slice = start == NULL ? NULL : PySlice_New(start, Py_None, Py_None);
+    PyObject *done = NULL;
+
+    if (slice != NULL && (rest = PyObject_GetItem(memory, slice)) != NULL) {
+        done = PyObject_CallMethod(sock, "sendall", "Oi", rest, what->flags);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(rest);
+    Py_XDECREF(slice);
+    Py_XDECREF(start);
+    Py_XDECREF(memory);
+    return done == NULL ? CBASE_FAILED : CBASE_DONE;
+}
+
+/* Sends a part of the data, as __send_chunk() of gevent does. NOT_OURS: the rest is not. */
+static cbase_outcome
+send_chunk(stream *io, const writing *what, part *which, remaining *time)
+{
+    int started = 0;
+    Py_ssize_t count;
+
+    while (which->start < which->stop) {
+        if (started && time->counts && time->left <= 0.0) {
+            PyErr_SetString(io->st->socket_io->parts->timeout_error, "timed out");
+            return CBASE_FAILED;
+        }
+        started = 1;
+        int timeout = time->counts ? (time->left == 0.0 ? NO_WAIT : SECONDS)
+                                   : kind_of_timeout(*slot(io->sock, io->s->timeout));
+        cbase_outcome outcome =
+            timeout == UNKNOWN ? CBASE_NOT_OURS : write_once(io, what, which, timeout, &count);
+        if (outcome != CBASE_DONE) {
+            return outcome;
+        }
+        which->start += count;
+        if (time->counts && which->start < which->length) {
+            double now;
+            if (read_clock(io->st, &now) < 0) {
+                return CBASE_FAILED;
+            }
+            time->left = time->end - now;
+        }
+    }
+    return CBASE_DONE;
+}
+
+/* sendall(), of data with this length. */
+static cbase_outcome
+send_all(stream *io, const writing *what, Py_ssize_t length)
+{
+    PyObject *timeout = *slot(io->sock, io->s->timeout); // borrowed
+    int kind = kind_of_timeout(timeout);
+    remaining time = {kind != FOREVER, 0.0, 0.0};
+    part all = {0, length, length};
+    cbase_outcome outcome = CBASE_DONE;
+
+    if (kind == UNKNOWN) {
+        return CBASE_NOT_OURS;
+    }
+    if (time.counts) {
+        double now;
+        time.left = PyFloat_AS_DOUBLE(timeout);
+        if (read_clock(io->st, &now) < 0) {
+            return CBASE_FAILED;
+        }
+        time.end = now + time.left;
+    }
+    while (outcome == CBASE_DONE && all.start < length) {
+        all.stop = time.counts && length - all.start > CHUNK ? all.start + CHUNK : length;
+        outcome = send_chunk(io, what, &all, &time);
+    }
+    return outcome == CBASE_NOT_OURS && all.start > 0 ? send_rest(io->sock, what, all.start)
+                                                      : outcome;
+}
+
+/* What sendall() sends: bytes, or a memoryview of single bytes. NULL: none of these. */
+static PyObject *
+memory_of(PyObject *data, Py_ssize_t *length)
+{
+    if (PyBytes_CheckExact(data)) {
+        *length = PyBytes_GET_SIZE(data);
+        return Py_NewRef(data);
+    }
+    if (!PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) {
+        return NULL;
+    }
+    PyObject *memory = PyMemoryView_Check(data) ? Py_NewRef(data) : PyMemoryView_FromObject(data);
+    if (memory == NULL) {
+        PyErr_Clear(); // gevent's function meets it as well
+        return NULL;
+    }
+    const Py_buffer *view = PyMemoryView_GET_BUFFER(memory);
+    Py_buffer alive;
+    if (view->ndim != 1 || view->itemsize != 1 || !has_buffer(memory, &alive, PyBUF_SIMPLE)) {
+        Py_DECREF(memory);
+        return NULL;
+    }
+    *length = alive.len;
+    PyBuffer_Release(&alive);
+    return memory;
+}
+
+/* sendall(data, flags=0) */
+cbase_outcome
+cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    writing what = {NULL, 0, NULL};
+    stream io;
+    Py_ssize_t length;
+
+    if (nargs < 2 || nargs > 3 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
+        return CBASE_NOT_OURS;
+    }
+    cbase_outcome outcome = open_stream(st, args[0], &io);
+    if (outcome != CBASE_DONE) {
+        return outcome;
+    }
+    what.data = memory_of(args[1], &length);
+    if (what.data == NULL || length == 0) {
+        Py_XDECREF(what.data);
+        return CBASE_NOT_OURS;
+    }
+    outcome = send_all(&io, &what, length);
+    Py_DECREF(what.data);
+    if (outcome == CBASE_DONE) {
+        *result = Py_NewRef(Py_None);
+    }
+    return outcome;
+}
+
+/* ---- sendto() ---- */
+
+/* A numeric host, of a tuple of an exact str and an int from 0 to 65535: 1, or 0. */
+static int
+has_address(int family, PyObject *pair, address *to)
+{
+    if (family != AF_INET || !PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2
+        || !PyUnicode_CheckExact(PyTuple_GET_ITEM(pair, 0))
+        || !PyUnicode_IS_COMPACT_ASCII(PyTuple_GET_ITEM(pair, 0)))
+    {
+        return 0;
+    }
+    struct sockaddr_in *name = (struct sockaddr_in *)&to->name;
+    Py_ssize_t port = size_of(PyTuple_GET_ITEM(pair, 1));
+    PyObject *host = PyTuple_GET_ITEM(pair, 0); // borrowed
+    const char *text = (const char *)PyUnicode_1BYTE_DATA(host);
+    memset(name, 0, sizeof(*name));
+    if (port < 0 || port > 0xffff || strlen(text) != (size_t)PyUnicode_GET_LENGTH(host)
+        || inet_pton(AF_INET, text, &name->sin_addr) != 1)
+    {
+        return 0;
+    }
+    name->sin_family = AF_INET;
+    name->sin_port = htons((uint16_t)port);
+    to->length = sizeof(*name);
+    return 1;
+}
+
+/* sendto(data[, flags], address) */
+cbase_outcome
+cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    writing what = {NULL, 0, NULL};
+    address to;
+    stream io;
+
+    if (nargs < 3 || nargs > 4 || !has_flags(args, nargs - 1, 2, FLAGS_OF_SEND, &what.flags)) {
+        return CBASE_NOT_OURS;
+    }
+    cbase_outcome outcome = open_stream(st, args[0], &io);
+    raw_socket *raw = outcome == CBASE_DONE ? raw_of(&io) : NULL;
+    if (raw == NULL) {
+        return outcome == CBASE_FAILED ? CBASE_FAILED : CBASE_NOT_OURS;
+    }
+    if (!has_address(raw->family, args[nargs - 1], &to)) {
+        outcome = CBASE_NOT_OURS;
+    }
+    else if (PySys_Audit("socket.sendto", "OO", (PyObject *)raw, args[nargs - 1]) < 0) {
+        outcome = CBASE_FAILED;
+    }
+    Py_DECREF(raw);
+    if (outcome != CBASE_DONE) {
+        return outcome;
+    }
+    what.data = args[1];
+    what.to = &to;
+    return write_and_count(&io, &what, UNKNOWN, result);
+}
+
+/* ---- for the modules in Python ---- */
+
+/* Hands over what the steps stand for; premises None: they are off. */
+static PyObject *
+io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"premises", "clock", "timeout_error", "no_timeout", NULL};
+    struct cbase_socket_io_state *io = cbase_module_state(module)->socket_io;
+    io_parts given;
+    PyObject *premises;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOO:_io_prepare", names, &premises,
+                                     &given.clock, &given.timeout_error, &given.no_timeout))
+    {
+        return NULL;
+    }
+    if (premises == Py_None) {
+        io->premises.classes = 0; // not known
+        Py_RETURN_NONE;
+    }
+    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout};
+    const io_parts *parts = cbase_premises_keep_parts(io->parts, &given, sizeof(given), objects,
+                                                      Py_ARRAY_LENGTH(objects));
+    if (parts == NULL || cbase_premises_set(&io->premises, premises) < 0) {
+        return NULL;
+    }
+    io->parts = parts;
+    Py_RETURN_NONE;
+}
+
+int
+cbase_socket_io_init(cbase_state *st)
+{
+    st->socket_io = cbase_state_new(sizeof(*st->socket_io));
+    return st->socket_io == NULL ? -1 : 0;
+}
+
+PyMethodDef cbase_socket_io_functions[] = {
+    {"_io_prepare", (PyCFunction)(void (*)(void))io_prepare, METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("_io_prepare($module, /, **parts)\n--\n\n"
+               "Switch reading and writing in C on or off; for gevent_cbase._native.inout.")},
+    {NULL, NULL, 0, NULL},
+};
+
+#else
+
+int
+cbase_socket_io_init(cbase_state *st)
+{
+    (void)st;
+    return 0;
+}
+
+cbase_outcome
+cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
+                              PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+PyMethodDef cbase_socket_io_functions[] = {{NULL, NULL, 0, NULL}};
+
+#endif
