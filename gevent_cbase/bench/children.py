@@ -29,6 +29,9 @@ CLOCK = getattr(signal, 'SIGRTMIN', None)
 #: seconds after the last answer in which a server comes to rest
 REST = 0.005
 
+#: milliseconds of CPU in a round that are too few: to tell them takes a server some 0.1
+SHORTEST = 20
+
 TOO_SHORT = ('too short to measure: the server has used no more than %g ms of CPU in a round; '
              '--count makes it longer')
 
@@ -301,9 +304,10 @@ def add_options(parser, choices):
     parser.add_argument('--check', action='store_true', help=(
         'let the servers tell of each call of their handler, and fail if it is another number '
         'than was made or was spawned otherwise; this costs them time'))
-    parser.add_argument('--shortest', type=choices.number_or_zero, default=10, metavar='MS', help=(
-        'a round in which the server uses no more CPU time is called too short to measure '
-        '(default: 10)'))
+    parser.add_argument(
+        '--shortest', type=choices.number_or_zero, default=SHORTEST, metavar='MS', help=(
+            'a round in which the server uses no more CPU time is called too short to measure '
+            '(default: %d)' % SHORTEST))
 
 
 def start_servers(stack, wanted, progress):

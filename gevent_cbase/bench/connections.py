@@ -19,7 +19,7 @@ OTHERS = {
 IMPLEMENTATIONS = (*GEVENT, *OTHERS)
 
 ROUNDS, COUNT = 7, 20000
-QUICK_ROUNDS, QUICK_COUNT = 3, 3000
+QUICK_ROUNDS, QUICK_COUNT = 3, 8000
 
 NOTE = 'what has no spawn is compared to gevent with spawn=%s'
 

@@ -27,8 +27,8 @@ IMPLEMENTATIONS = {
        for name in ('uvloop Protocol', 'uvloop streams', 'asyncio Protocol')},
 }
 
-ROUNDS, COUNT = 5, 6000
-QUICK_ROUNDS, QUICK_COUNT = 3, 3000
+ROUNDS, COUNT = 5, 8000
+QUICK_ROUNDS, QUICK_COUNT = 2, 6000
 
 #: messages under way on a connection, if the next one shall be there
 DEPTH = 2
