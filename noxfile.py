@@ -146,7 +146,7 @@ def bench(session):
     """Benchmarks; after ``--`` which one, with its options. Without: all of them, quickly."""
     session.install('.[bench]')
     runs = [session.posargs] if session.posargs else [
-        [name, '--quick'] for name in ('connections', 'wsgi', 'spawn', 'loop')]
+        [name, '--quick'] for name in ('connections', 'wsgi', 'io', 'spawn', 'loop')]
     folder = session.create_tmp()
     for args in runs:  # in another folder: what was installed is measured
         with session.chdir(folder):

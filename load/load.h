@@ -31,13 +31,21 @@ int load_connect(const load_target *target, int reset);
 int load_wait(int fd, short events);
 /* Raises OSError for errno, with what was tried. */
 int load_failed(const char *what);
+/* A monotonic clock, in ns. */
+int64_t load_now(void);
+/* A list of floats, or NULL. */
+PyObject *load_list(const double *values, Py_ssize_t count);
 
 PyObject *load_connections(PyObject *module, PyObject *args);
 PyObject *load_requests(PyObject *module, PyObject *args);
+PyObject *load_echo(PyObject *module, PyObject *args);
+PyObject *load_echo_once(PyObject *module, PyObject *args);
 PyObject *load_accept_and_close(PyObject *module, PyObject *args);
 
 extern const char load_connections_doc[];
 extern const char load_requests_doc[];
+extern const char load_echo_doc[];
+extern const char load_echo_once_doc[];
 extern const char load_accept_and_close_doc[];
 
 #endif

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include <unistd.h>
 
 /* One client. */
@@ -37,14 +36,6 @@ typedef struct run {
     Py_ssize_t clients;
     const char *failure; // what went wrong; errno tells more
 } run;
-
-static int64_t
-now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 static int
 fail(run *r, const char *what, int number)
@@ -83,7 +74,7 @@ begin(run *r, slot *s, struct pollfd *p)
         return 0;
     }
     r->to_begin--;
-    s->start = now();
+    s->start = load_now();
     if (s->fd < 0) {
         s->fd = p->fd = load_connect(&r->target, !r->keep_alive);
         if (s->fd < 0) {
@@ -147,7 +138,7 @@ receive(run *r, slot *s, struct pollfd *p)
         return complete;
     }
     s->complete = 1;
-    r->seconds[r->done++] = (double)(now() - s->start) / 1e9;
+    r->seconds[r->done++] = (double)(load_now() - s->start) / 1e9;
     return r->keep_alive ? begin(r, s, p) : 0;
 }
 
@@ -250,15 +241,8 @@ load_requests(PyObject *Py_UNUSED(module), PyObject *args)
     if (r.seconds == NULL || r.slots == NULL || r.polls == NULL) {
         PyErr_NoMemory();
     }
-    else if (run_all(&r) == 0 && (result = PyList_New(r.done)) != NULL) {
-        for (Py_ssize_t i = 0; i < r.done; i++) {
-            PyObject *seconds = PyFloat_FromDouble(r.seconds[i]);
-            if (seconds == NULL) {
-                Py_CLEAR(result);
-                break;
-            }
-            PyList_SET_ITEM(result, i, seconds);
-        }
+    else if (run_all(&r) == 0) {
+        result = load_list(r.seconds, r.done);
     }
     PyMem_Free(r.seconds);
     PyMem_Free(r.slots);

@@ -1,6 +1,7 @@
 """Benchmarks that a user can run: python -m gevent_cbase.bench --help.
 
-``__main__`` reads the command line, ``connections``, ``wsgi``, ``spawn`` and ``loop`` measure,
-``servers`` is what runs in the servers' processes, ``children`` starts and ends these,
-``report`` and ``plot`` show the results. The clients are in C, in gevent_cbase._load.
+``__main__`` reads the command line, ``connections``, ``wsgi``, ``io``, ``spawn`` and ``loop``
+measure, ``servers`` and ``echo`` are what runs in the servers' processes, ``children`` starts and
+ends these, ``strace`` counts their system calls, ``report`` and ``plot`` show the results. The
+clients are in C, in gevent_cbase._load.
 """

@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 
-from gevent_cbase.bench import connections, loop, plot, spawn, wsgi
+from gevent_cbase.bench import connections, io, loop, plot, spawn, wsgi
 from gevent_cbase.bench.children import BenchError
 from gevent_cbase.bench.report import Progress
 
-BENCHMARKS = {'connections': connections, 'wsgi': wsgi, 'spawn': spawn, 'loop': loop}
+BENCHMARKS = {'connections': connections, 'wsgi': wsgi, 'io': io, 'spawn': spawn, 'loop': loop}
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +37,19 @@ def number(text):
     return int(text)
 
 
+def number_or_zero(text):
+    """A type for argparse: a whole number."""
+    return 0 if text == '0' else number(text)
+
+
+def numbers(text):
+    """A type for argparse: whole numbers above 0, separated by commas."""
+    return tuple(dict.fromkeys(number(part.strip()) for part in text.split(',')))
+
+
 choices.number = number
+choices.number_or_zero = number_or_zero
+choices.numbers = numbers
 
 
 def parse(args):
@@ -52,18 +64,20 @@ def parse(args):
                              help='fewer and shorter rounds: a first impression')
         command.add_argument('--json', metavar='FILE', help='write all figures to FILE')
         command.add_argument('--plot', metavar='FILE', help='draw a chart: FILE.svg or FILE.png')
-        command.add_argument('--rounds', type=number, help=argparse.SUPPRESS)
-        command.add_argument('--count', '--connections', '--requests', type=number,
-                             help=argparse.SUPPRESS)
-        # let the servers tell of each call of their handler, and compare
-        command.add_argument('--check', action='store_true', help=argparse.SUPPRESS)
+        command.add_argument('--rounds', type=number, metavar='N', help=(
+            'rounds, without the warm-up (default: %d; quick: %d)' % (
+                module.ROUNDS, module.QUICK_ROUNDS)))
+        command.add_argument(
+            '--count', '--connections', '--requests', type=number, metavar='N', help=(
+                'what is measured in a round, so many times (default: %d; quick: %d)' % (
+                    module.COUNT, module.QUICK_COUNT)))
     options = parser.parse_args(args)
     if options.benchmark is None:
         parser.error('no benchmark given: %s' % ', '.join(BENCHMARKS))
     module = BENCHMARKS[options.benchmark]
     options.rounds = options.rounds or (module.QUICK_ROUNDS if options.quick else module.ROUNDS)
     options.count = options.count or (module.QUICK_COUNT if options.quick else module.COUNT)
-    if options.check and options.count > 60000:
+    if getattr(options, 'check', False) and options.count > 60000:
         parser.error('--check: what a pipe holds is 60000 at most')
     return options
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 import gevent_cbase
 from gevent_cbase.bench.report import interleave
@@ -21,6 +22,18 @@ PATIENCE = 120
 
 #: connections that a listener holds until they are accepted
 BACKLOG = 1024
+
+#: at which a server tells its CPU time; nobody else uses it
+CLOCK = getattr(signal, 'SIGRTMIN', None)
+
+#: seconds after the last answer in which a server comes to rest
+REST = 0.005
+
+#: milliseconds of CPU in a round that are too few: to tell them takes a server some 0.1
+SHORTEST = 20
+
+TOO_SHORT = ('too short to measure: the server has used no more than %g ms of CPU in a round; '
+             '--count makes it longer')
 
 #: runs a module of this package; a Python of its own may have gevent_cbase, or take ours
 BOOT = '''\
@@ -89,6 +102,13 @@ class Cores:
         return None
 
 
+def is_readable(file):
+    """Whether *file* can be read within PATIENCE."""
+    waiting = select.poll()  # select() takes no large descriptors
+    waiting.register(file, select.POLLIN)
+    return bool(waiting.poll(PATIENCE * 1000))
+
+
 class Child:
     """A process that runs a module of this package and answers with lines of JSON.
 
@@ -123,7 +143,7 @@ class Child:
 
     def answer(self):
         """The next line of the child; raises BenchError if there is none."""
-        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+        if not is_readable(self.process.stdout):
             raise BenchError('%s does not answer' % self.name)
         line = self.process.stdout.readline()
         if not line:
@@ -163,16 +183,21 @@ class Child:
 class Server(Child):
     """A child that serves on a fresh listener.
 
-    *transport*: ``tcp`` or ``unix``, *folder*: where the socket goes. With *check* the handler
+    *transport*: ``tcp``, ``unix`` or ``udp``, *folder*: where the socket goes. *options*:
+    ``shortest``, the milliseconds of CPU that are too short to measure; with ``check`` the handler
     tells of each connection or request, and served() returns what it has told: a letter for each,
-    the first of the setting ``spawn`` if there is one.
+    the first of the setting ``spawn`` if there is one. With the setting ``nodelay`` connections
+    have TCP_NODELAY.
     """
 
-    def __init__(self, settings, transport, folder, core, check):
+    def __init__(self, settings, transport, folder, core, options):
+        check = options.check
         self.where = None
         self.report = None
+        self.shortest = options.shortest
         with contextlib.ExitStack() as ours:
-            listener = ours.enter_context(self.listen(transport, folder))
+            listener = ours.enter_context(
+                self.listen(transport, folder, settings.get('nodelay', False)))
             fds = [listener.fileno()]
             if check:
                 self.report, write = os.pipe()
@@ -185,24 +210,36 @@ class Server(Child):
             except BaseException:
                 self.close_report()
                 raise
-        #: whose CPU time counts
+        #: whose CPU time counts; it answers CLOCK
         self.pid = self.hello['pid']
         self.said = self.complaints()
         #: what the handler has to tell
         self.letter = (settings.get('spawn') or '.')[0].encode()
 
-    def listen(self, transport, folder):
+    def listen(self, transport, folder, nodelay):
         if transport == 'unix':
             listener = socket.socket(socket.AF_UNIX)
             self.where = tempfile.mktemp(dir=folder)  # the folder is ours alone
             listener.bind(self.where)
         else:
-            listener = socket.socket(socket.AF_INET)
+            udp = transport == 'udp'
+            listener = socket.socket(
+                socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
             listener.bind(('127.0.0.1', 0))
             self.where = listener.getsockname()[1]
-        listener.listen(BACKLOG)
+            if udp:  # one datagram of each client has to find room
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            elif nodelay:  # connections inherit it
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if transport != 'udp':
+            listener.listen(BACKLOG)
         listener.setblocking(False)
         return listener
+
+    def cpu_seconds(self):
+        """User and system time that the server has used, as it says itself: see _load."""
+        os.kill(self.pid, CLOCK)
+        return self.answer() / 1e9
 
     def served(self):
         """What the handler has told since the last call."""
@@ -216,13 +253,26 @@ class Server(Child):
         return told
 
     def measure(self, load, count):
-        """Run *load*, which makes *count* calls of the handler; µs of CPU each took, and what
-        *load* returned. Raises BenchError if the handler has run more or less often."""
-        clock = load_module().cpu_seconds
-        try:
-            before = clock(self.pid)
+        """Run *load*, which makes *count* calls of the handler; µs of CPU each took, or None if
+        that was too short, and what *load* returned. Raises as run()."""
+        used = 0
+
+        def timed():
+            nonlocal used
+            before = self.cpu_seconds()
             result = load()
-            after = clock(self.pid)
+            time.sleep(REST)
+            used = self.cpu_seconds() - before
+            return result
+
+        result = self.run(timed, count)
+        return None if used <= self.shortest / 1e3 else used / count * 1e6, result
+
+    def run(self, load, count):
+        """Run *load*, which makes *count* calls of the handler; what it returned. Raises
+        BenchError if the handler has run more or less often."""
+        try:
+            result = load()
         except OSError as ex:
             reason = ex.strerror
             if self.process.poll() is not None:
@@ -237,7 +287,7 @@ class Server(Child):
             if told != self.letter * count:
                 raise BenchError('%s: served by spawn=%s..., not what was asked for' % (
                     self.name, told.replace(self.letter, b'')[:1].decode()))
-        return (after - before) / count * 1e6, result
+        return result
 
     def close_report(self):
         if self.report is not None:
@@ -247,6 +297,17 @@ class Server(Child):
     def close(self):
         super().close()
         self.close_report()
+
+
+def add_options(parser, choices):
+    """The options of all benchmarks that have servers."""
+    parser.add_argument('--check', action='store_true', help=(
+        'let the servers tell of each call of their handler, and fail if it is another number '
+        'than was made or was spawned otherwise; this costs them time'))
+    parser.add_argument(
+        '--shortest', type=choices.number_or_zero, default=SHORTEST, metavar='MS', help=(
+            'a round in which the server uses no more CPU time is called too short to measure '
+            '(default: %d)' % SHORTEST))
 
 
 def start_servers(stack, wanted, progress):
@@ -274,7 +335,10 @@ def run_rounds(report, measures, servers, options, progress):
     if options.check:
         report.served = (report.served or 0) + (
             len(measures) * options.count * (options.rounds + 1))
-    report.notes += [note for note in notes(servers) if note not in report.notes]
+    found = notes(servers)
+    if any(result.median is None for result, _ in measures):
+        found.append(TOO_SHORT % options.shortest)
+    report.notes += [note for note in found if note not in report.notes]
 
 
 # In the child
@@ -291,6 +355,13 @@ def settle(settings):
 def say(**answer):
     """Answer the parent, in one write."""
     os.write(1, json.dumps(answer).encode() + b'\n')
+
+
+def ready(**answer):
+    """Tell the parent that the server in this process is there, and its CPU time from now on."""
+    from gevent_cbase import _load
+    _load.tell_cpu_time(CLOCK, 1)
+    say(pid=os.getpid(), **answer)
 
 
 def serve_questions(answer):

@@ -19,7 +19,7 @@ OTHERS = {
 IMPLEMENTATIONS = (*GEVENT, *OTHERS)
 
 ROUNDS, COUNT = 7, 20000
-QUICK_ROUNDS, QUICK_COUNT = 3, 3000
+QUICK_ROUNDS, QUICK_COUNT = 3, 8000
 
 NOTE = 'what has no spawn is compared to gevent with spawn=%s'
 
@@ -30,6 +30,7 @@ CLIENTS = ('close', 'wait')
 
 
 def add_options(parser, choices):
+    children.add_options(parser, choices)
     parser.add_argument('--transport', type=choices(TRANSPORTS), default=TRANSPORTS,
                         metavar='LIST', help='of tcp,unix (default: both)')
     parser.add_argument('--spawn', type=choices(SPAWNS), default=SPAWNS, metavar='LIST',
@@ -57,7 +58,7 @@ def run(options, progress):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='bench-'))
             results, wanted = plan(report, transport, options)
             servers = children.start_servers(
-                stack, [(settings, transport, folder, cores.server, options.check)
+                stack, [(settings, transport, folder, cores.server, options)
                         for settings in wanted], progress)
             measures = [(result, measure(load, server, options.count, burst, wait))
                         for result, server in zip(results, servers)]

@@ -39,7 +39,7 @@ def write(report, path):
                     layout='constrained')
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True,
                              gridspec_kw={'height_ratios': [size + 0.6 for size in sizes]})
-    longest = max(result.median for result in report.results)
+    longest = max(result.median or 0 for result in report.results) or 1
     for panel in panels.flat:
         panel.set_visible(False)
     for (case, results), panel in zip(groups, panels.T.flat):  # column by column
@@ -54,7 +54,7 @@ def write(report, path):
 
 
 def draw(panel, case, results, longest):
-    medians = [result.median for result in results]
+    medians = [result.median or 0 for result in results]
     panel.barh(range(len(results)), medians, height=0.72,
                color=[COLOURS.get(result.name, '#999999') for result in results])
     panel.set_yticks(range(len(results)), [result.name for result in results])
@@ -64,7 +64,9 @@ def draw(panel, case, results, longest):
     panel.spines[['top', 'right', 'left']].set_visible(False)
     panel.tick_params(axis='y', length=0)
     for row, result in enumerate(results):
-        text = '%.*f' % (2 if longest < 10 else 1, result.median)
+        text = '%.*f' % (2 if longest < 10 else 1, medians[row])
         if result.ratios:
             text += '   ×%.2f' % statistics.median(result.ratios)
-        panel.text(result.median + longest * 0.012, row, text, va='center')
+        if result.median is None:
+            text = 'too short to measure'
+        panel.text(medians[row] + longest * 0.012, row, text, va='center')

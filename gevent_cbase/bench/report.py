@@ -11,13 +11,19 @@ import sys
 #: what each benchmark may run on
 PACKAGES = {'connections': ('gevent', 'greenlet', 'uvloop'),
             'wsgi': ('gevent', 'greenlet', 'flask', 'gunicorn'),
+            'io': ('gevent', 'greenlet', 'uvloop'),
             'spawn': ('gevent', 'greenlet'), 'loop': ('gevent', 'cython')}
+
+
+#: how a value in the case of a Result is shown, if not by itself
+LABELS = {'spawn': 'spawn=%s', 'size': '%d B', 'clients': '%d at once'}
 
 
 class Result:
     """One row: *name* measured in the case *case*, a dict of what sets it apart.
 
-    The rounds of *base*, another Result, are what its own are divided by, one by one.
+    The rounds of *base*, another Result, are what its own are divided by, one by one. A round
+    that was too short to measure is None, and then there is no median and no ratio.
     """
 
     def __init__(self, case, name, base=None):
@@ -27,15 +33,17 @@ class Result:
         self.rounds = []
         #: name of a percentile -> one value for each round
         self.latency = {}
+        #: name of a system call -> how many a request takes; empty if they were not counted
+        self.calls = {}
 
     @property
     def median(self):
-        return statistics.median(self.rounds)
+        return None if None in self.rounds else statistics.median(self.rounds)
 
     @property
     def ratios(self):
         """For each round how many times that of *base*; empty without one."""
-        if self.base is None:
+        if self.base is None or self.median is None or self.base.median is None:
             return []
         return [mine / theirs for mine, theirs in zip(self.rounds, self.base.rounds)]
 
@@ -48,6 +56,7 @@ class Result:
                                  'min': min(ratios), 'max': max(ratios), 'rounds': ratios} or None,
             **({'latency': {name: {'rounds': rounds, 'median': statistics.median(rounds)}
                             for name, rounds in self.latency.items()}} if self.latency else {}),
+            **({'calls': self.calls} if self.calls else {}),
         }
 
 
@@ -104,19 +113,25 @@ class Report:
         width = max([len(result.name) for result in self.results]
                     + [len(case) - 2 for case, _ in self.groups()])
         percentiles = list(self.results[0].latency) if self.results else []
+        counted = any(result.calls for result in self.results)
         for case, results in self.groups():
             yield ''
-            yield ('%-*s  %9s  %-20s%s' % (
+            yield ('%-*s  %9s  %-20s%s%s' % (
                 width + 2, case, 'µs', 'ratio (min - max)',
-                ''.join('  %8s' % ('%s µs' % name) for name in percentiles))).rstrip()
+                ''.join('  %8s' % ('%s µs' % name) for name in percentiles),
+                '  system calls' * counted)).rstrip()
             for result in results:
                 ratios = result.ratios
-                yield ('  %-*s  %9.3f  %-20s%s' % (
-                    width, result.name, result.median,
-                    '%5.2f (%.2f - %.2f)' % (
-                        statistics.median(ratios), min(ratios), max(ratios)) if ratios else '',
+                if result.median is None:
+                    figure = '%-31s' % 'too short to measure'
+                else:
+                    figure = '%9.3f  %-20s' % (result.median, '%5.2f (%.2f - %.2f)' % (
+                        statistics.median(ratios), min(ratios), max(ratios)) if ratios else '')
+                yield ('  %-*s  %s%s%s' % (
+                    width, result.name, figure,
                     ''.join('  %8.0f' % statistics.median(result.latency[name])
-                            for name in percentiles))).rstrip()
+                            for name in percentiles),
+                    '  %12.1f' % sum(result.calls.values()) if result.calls else '')).rstrip()
         yield ''
         yield from self.footer()
 
@@ -136,7 +151,7 @@ class Report:
 
 def label(case):
     """``{'transport': 'tcp', 'spawn': None}`` -> ``tcp``"""
-    return ', '.join('spawn=%s' % value if name == 'spawn' else str(value)
+    return ', '.join(LABELS.get(name, '%s') % value
                      for name, value in case.items() if value is not None)
 
 

@@ -5,7 +5,8 @@ import os
 import socket
 import sys
 
-from gevent_cbase.bench.children import BACKLOG, say, settle
+from gevent_cbase.bench import echo
+from gevent_cbase.bench.children import BACKLOG, ready, settle
 
 
 def main():
@@ -72,7 +73,7 @@ def gevent_server(listener, report, implementation, spawn, **_):
     how = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': pool, 'none': None}
     server = gevent.server.StreamServer(sock, gevent_handler(report, pool), spawn=how[spawn])
     server.start()
-    say(pid=os.getpid(), off=off)
+    ready(off=off)
     server.serve_forever()
 
 
@@ -88,7 +89,7 @@ def asyncio_server(listener, report, loop, streams, **_):
             create = running.create_unix_server if unix else running.create_server
             server = await create(Protocol, sock=sock)
         sock.listen(BACKLOG)  # the loop has set its own
-        say(pid=os.getpid())
+        ready()
         await server.serve_forever()
 
     class Protocol(asyncio.Protocol):
@@ -101,17 +102,35 @@ def asyncio_server(listener, report, loop, streams, **_):
         writer.close()
 
     handle = handler(report)
+    run_until_complete(loop, serve())
+
+
+def run_until_complete(loop, coroutine):
     if loop == 'uvloop':
         import uvloop as module
     else:
         module = asyncio
-    module.new_event_loop().run_until_complete(serve())
+    module.new_event_loop().run_until_complete(coroutine)
 
 
 def raw_server(listener, report, **_):
     from gevent_cbase import _load
-    say(pid=os.getpid())
+    ready()
     _load.accept_and_close(listener, report)
+
+
+# Echo
+
+def gevent_echo_server(listener, report, implementation, mode, size, **_):
+    off = install(implementation)
+    server = echo.gevent_server(listener, report, mode, size)
+    server.start()
+    ready(off=off)
+    server.serve_forever()
+
+
+def asyncio_echo_server(listener, report, loop, mode, size, streams, **_):
+    run_until_complete(loop, echo.asyncio_server(listener, report, mode, size, streams))
 
 
 # WSGI
@@ -134,7 +153,7 @@ def pywsgi_server(listener, report, implementation, **_):
     sock = gevent.socket.socket(fileno=listener)
     server = gevent.pywsgi.WSGIServer(sock, application, log=None)
     server.start()
-    say(pid=os.getpid(), off=off)
+    ready(off=off)
     server.serve_forever()
 
 
@@ -145,7 +164,7 @@ def gunicorn_server(listener, report, implementation, **_):
 
     def started(worker):
         settle({'core': None, 'parent': master})
-        say(pid=os.getpid(), off=off)
+        ready(off=off)
 
     class Application(BaseApplication):
         def load_config(self):
@@ -171,6 +190,7 @@ def gunicorn_server(listener, report, implementation, **_):
 
 
 SERVERS = {'gevent': gevent_server, 'asyncio': asyncio_server, 'raw': raw_server,
+           'gevent echo': gevent_echo_server, 'asyncio echo': asyncio_echo_server,
            'pywsgi': pywsgi_server, 'gunicorn': gunicorn_server}
 
 if __name__ == '__main__':

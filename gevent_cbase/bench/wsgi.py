@@ -17,6 +17,7 @@ QUICK_ROUNDS, QUICK_COUNT = 3, 800
 
 
 def add_options(parser, choices):
+    children.add_options(parser, choices)
     parser.add_argument('--server', type=choices(tuple(SERVERS)), default=tuple(SERVERS),
                         metavar='LIST', help='of pywsgi,gunicorn (default: both)')
     parser.add_argument('--only', type=choices(IMPLEMENTATIONS), default=IMPLEMENTATIONS,
@@ -45,7 +46,7 @@ def run(options, progress):
             servers = children.start_servers(
                 stack, [({'server': kind, 'implementation': name,
                           'name': '%s on %s' % (kind, name)}, 'tcp', folder, cores.server,
-                         options.check) for name in options.only], progress)
+                         options) for name in options.only], progress)
             measures = []
             for mode, keep_alive in MODES:
                 base = None

@@ -3,19 +3,23 @@
 With --check the handlers tell of each call and what has run them, and the benchmark fails if there
 was one more or less than the load generator has made, or one that was spawned in another way.
 """
+import argparse
 import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers import child_environ, wait_for
+from helpers import child_environ, text_of, wait_for
 
 LIMIT = 60
 CACHE = sys.version_info >= (3, 11)  # older CPythons have no data stack
@@ -51,7 +55,7 @@ def rows(figures, *keys):
 
 def test_connections(tmp_path):
     text, figures = measured(tmp_path, 'connections', '--check', '--rounds', '2',
-                             '--connections', '300', '--spawn', 'default')
+                             '--connections', '300', '--spawn', 'default', '--shortest', '0')
     others = ['uvloop Protocol', 'uvloop streams'] if has('uvloop') else []
     names = GEVENT + others + ['asyncio Protocol', 'raw C']
     assert rows(figures, 'transport') == [
@@ -119,6 +123,145 @@ def test_wsgi(tmp_path):
         assert times == sorted(times) and times[0] > 0
 
 
+MODES = ['ready', 'paced', 'once', 'udp']
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_io(tmp_path, mode):
+    text, figures = measured(tmp_path, 'io', '--check', '--rounds', '2', '--count', '90',
+                             '--mode', mode, '--size', '100,65536', '--clients', '1,40',
+                             '--shortest', '0')
+    others = ['uvloop Protocol', 'uvloop streams'] if has('uvloop') else []
+    sizes, skipped = (100, 65536), []
+    if not others:
+        skipped = [[name, 'uvloop is not installed']
+                   for name in ('uvloop Protocol', 'uvloop streams')]
+    if mode == 'udp':
+        sizes = (100,)
+        if others:
+            others.pop()
+            skipped = [['udp, uvloop streams', 'there are no streams of datagrams']]
+        skipped.append(['udp, 65536 B', 'gevent receives 8192 bytes of a datagram'])
+    names = ['gevent', 'gevent_cbase', *others, 'asyncio Protocol']
+    assert figures['skipped'] == skipped
+    assert rows(figures, 'mode', 'size', 'clients') == [
+        (mode, size, clients, name)
+        for size in sizes for clients in (1, 40) for name in names]
+    # two rounds and the warm-up
+    assert figures['served'] == len(sizes) * 2 * len(names) * 3 * 90
+    assert mode + ', 100 B, 40 at once ' in text
+    for result in figures['results']:
+        assert len(result['rounds']) == 2 and min(result['rounds']) > 0
+        assert (result['ratio'] is None) is (result['implementation'] == 'gevent')
+        times = [result['latency'][name]['median'] for name in ('p50', 'p90', 'p99')]
+        assert times == sorted(times) and times[0] > 0
+        assert 'calls' not in result
+
+
+ONE_CASE = ['io', '--rounds', '1', '--count', '40', '--mode', 'paced', '--size', '100',
+            '--clients', '2', '--only', 'gevent,gevent_cbase']
+NO_STRACE = ['system calls', 'strace is not installed']
+
+
+def test_system_calls(tmp_path):
+    """A false strace, which writes what the true one would have written of 40 messages."""
+    strace = tmp_path / 'strace'
+    strace.write_text("""#!%s
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+with open(sys.argv[sys.argv.index('-o') + 1], 'w') as file:
+    for number in range(40):
+        file.write('12 recvfrom(9, ""..., 100, 0, NULL, NULL) = 100\\n')
+        file.write('12 sendto(9, ""..., 100, 0, NULL, 0 <unfinished ...>\\n')
+        file.write('12 <... sendto resumed>) = 100\\n')
+    for number in range(10):
+        file.write('epoll_wait(5, [], 64, 0) = -1 EINTR\\n')
+    file.write('12 --- SIGCHLD {si_signo=SIGCHLD} ---\\n')
+print('strace: Process', sys.argv[-1], 'attached', file=sys.stderr, flush=True)
+signal.sigwait([signal.SIGINT])
+""" % sys.executable)
+    strace.chmod(0o755)
+    done = bench(*ONE_CASE, '--check', '--system-calls', '--json', str(tmp_path / 'json'),
+                 PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, '')
+    figures = json.loads((tmp_path / 'json').read_text())
+    assert figures['served'] == 2 * 3 * 40  # a round, the warm-up, and what was counted
+    assert [result['calls'] for result in figures['results']] == [
+        {'recvfrom': 1, 'sendto': 1, 'epoll_wait': 0.25}] * 2
+    assert done.stdout.count('  system calls\n') == 1
+    assert len([line for line in done.stdout.split('\n') if line.endswith('  2.2')]) == 2
+
+
+def test_system_calls_by_the_true_strace(tmp_path):
+    _, figures = measured(tmp_path, *ONE_CASE, '--system-calls')
+    if figures['skipped']:  # it is not there, or may not attach
+        assert [name for name, _ in figures['skipped']] == ['system calls']
+        assert 'strace' in figures['skipped'][0][1]
+        return
+    for result in figures['results']:
+        assert result['calls']['sendto'] == 1
+        assert result['calls']['recvfrom'] >= 1
+
+
+@pytest.mark.parametrize('script, reason', [
+    (None, 'strace is not installed'),
+    ('echo strace: may not >&2', 'strace: may not'),
+    ('exit 1', 'strace has ended'),
+])
+def test_system_calls_that_cannot_be_counted(tmp_path, script, reason):
+    if script is not None:
+        strace = tmp_path / 'strace'
+        strace.write_text('#!/bin/sh\n%s\n' % script)
+        strace.chmod(0o755)
+    done = bench(*ONE_CASE, '--system-calls', PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.endswith('Skipped: system calls (%s)\n' % reason)
+    assert '  system calls\n' not in done.stdout
+
+
+@pytest.mark.parametrize('args', [
+    ['connections', '--transport', 'unix', '--spawn', 'raw', '--only', 'gevent,gevent_cbase'],
+    ['wsgi', '--server', 'pywsgi', '--only', 'gevent,gevent_cbase'], ONE_CASE,
+], ids=lambda args: args[0])
+def test_a_round_that_is_too_short(tmp_path, args):
+    text, figures = measured(tmp_path, *args, '--check', '--rounds', '2', '--count', '40',
+                             '--shortest', '100000')
+    rounds = text.count('too short to measure')
+    note = ('too short to measure: the server has used no more than 100000 ms of CPU in a round; '
+            '--count makes it longer')
+    assert rounds == len(figures['results']) + 1
+    assert figures['notes'][-1] == note and 'Note: %s\n' % note in text
+    for result in figures['results']:
+        assert result['rounds'] == [None, None]
+        assert result['median'] is None and result['ratio'] is None
+    if args[0] != 'connections':
+        assert all(result['latency']['p50']['median'] > 0 for result in figures['results'])
+
+
+def test_a_chart_of_what_is_too_short(tmp_path):
+    if has('matplotlib'):
+        file = tmp_path / 'chart.svg'
+        done = bench(*ONE_CASE, '--shortest', '100000', '--plot', str(file))
+        assert (done.returncode, done.stderr) == (0, '')
+        assert file.read_text().count('too short to measure') == 2
+
+
+@pytest.mark.parametrize('name, own', [
+    ('connections', ['--transport', '--spawn', '--only', '--clients', '--check', '--shortest']),
+    ('wsgi', ['--server', '--only', '--clients', '--check', '--shortest']),
+    ('io', ['--mode', '--size', '--clients', '--only', '--system-calls', '--check',
+            '--shortest']),
+    ('spawn', ['--python']),
+    ('loop', []),
+])
+def test_help_shows_every_option(name, own):
+    done = bench(name, '--help', COLUMNS='200')
+    assert (done.returncode, done.stderr) == (0, '')
+    shown = set(re.findall(r'^  (?:-h, )?(--[a-z-]+)', done.stdout, re.M))
+    assert shown == {'--help', '--quick', '--json', '--plot', '--rounds', '--count', *own}
+    assert 'SUPPRESS' not in text_of('gevent_cbase/bench/__main__.py')
+
+
 def test_spawn(tmp_path):
     _, figures = measured(tmp_path, 'spawn', '--rounds', '1', '--count', '250',
                           '--python', sys.executable, '--python', sys.executable)
@@ -166,12 +309,16 @@ def test_plot(tmp_path, kind, start):
 
 
 @pytest.mark.parametrize('args, message', [
-    ([], 'no benchmark given: connections, wsgi, spawn, loop (see --help)'),
+    ([], 'no benchmark given: connections, wsgi, io, spawn, loop (see --help)'),
     (['loop', 'x'], 'unrecognized arguments: x (see --help)'),
     (['connections', '--spawn', 'raw,many'],
      "argument --spawn: unknown 'many', choose from default, raw, pool, none (see --help)"),
     (['wsgi', '--clients', '0'],
      "argument --clients: not a number above 0: '0' (see --help)"),
+    (['io', '--size', '100,x'],
+     "argument --size: not a number above 0: 'x' (see --help)"),
+    (['io', '--check', '--count', '60001'],
+     '--check: what a pipe holds is 60000 at most (see --help)'),
     (['loop', '--plot', 'chart.gif'], '--plot: the name must end in .svg or .png: chart.gif'),
     (['loop', '--json', 'no/such/folder.json'], '--json: cannot write no/such/folder.json'),
     (['spawn', '--python', 'no-such-python'],
@@ -301,13 +448,145 @@ def test_requests_look_at_the_answer(answer, message):
     (lambda load: load.connections(1, 100, 1, 0, True), ValueError),
     (lambda load: load.requests(1, b'', 1, 1, True), ValueError),
     (lambda load: load.requests(1, b'x', 1, 0, True), ValueError),
-    (lambda load: load.cpu_seconds(0), ProcessLookupError),
+    (lambda load: load.tell_cpu_time(0, 1), OSError),
+    (lambda load: load.echo((), b'x', 1, 1, 0), ValueError),
+    (lambda load: load.echo((-1,), b'x', 1, 1, 0), ValueError),
+    (lambda load: load.echo((0,), b'', 1, 1, 0), ValueError),
+    (lambda load: load.echo((0,), b'x', 1, 17, 0), ValueError),
+    (lambda load: load.echo((0,), b'x', 1, 1, -1), ValueError),
+    (lambda load: load.echo((0,), b'x', 1, 2, 0.1), ValueError),
+    (lambda load: load.echo([0], b'x', 1, 1, 0), TypeError),
+    (lambda load: load.echo_once(1, b'', 1, 1), ValueError),
+    (lambda load: load.echo_once(1, b'x', 1, 0), ValueError),
     (lambda load: load.accept_and_close(-1, -1), OSError),
 ])
 def test_arguments_of_the_load_generator(call, error):
     from gevent_cbase import _load
     with pytest.raises(error):
         call(_load)
+
+
+def answered(answer, message=b'hello', count=1, depth=1, pause=0, kind=socket.SOCK_STREAM):
+    """Send *message* to somebody who has said *answer* already, and will say no more."""
+    from gevent_cbase import _load
+    client, server = socket.socketpair(socket.AF_UNIX, kind)
+    with client, server:
+        for part in answer if kind == socket.SOCK_DGRAM else [b''.join(answer)]:
+            server.send(part)
+        server.shutdown(socket.SHUT_WR)
+        return _load.echo((client,), message, count, depth, pause)
+
+
+def echo_in_groups(sock, group, size, count):
+    """Answer *group* messages of *size* as soon as all of them are there, until it were *count*;
+    no more may be there by then.
+    """
+    while count > 0:
+        number = min(group, count)
+        messages = [sock.recv(size, socket.MSG_WAITALL) for _ in range(number)]
+        with pytest.raises(BlockingIOError):
+            sock.recv(size, socket.MSG_DONTWAIT)
+        for message in messages:
+            sock.send(message)
+        count -= number
+
+
+@pytest.mark.parametrize('kind', [socket.SOCK_STREAM, socket.SOCK_DGRAM],
+                         ids=['stream', 'datagram'])
+@pytest.mark.parametrize('depth, pause', [(1, 0), (3, 0), (1, 0.001)])
+def test_echo(kind, depth, pause):
+    from gevent_cbase import _load
+    client, server = socket.socketpair(socket.AF_UNIX, kind)
+    with client, server, ThreadPoolExecutor() as pool:
+        done = pool.submit(echo_in_groups, server, depth, 5, 7)
+        seconds = _load.echo((client,), b'hello', 7, depth, pause)
+        done.result(LIMIT)
+    assert len(seconds) == 7 and min(seconds) > 0
+
+
+CLOSED, WRONG = 'the server has closed a connection', 'an answer is not what was sent'
+
+
+@pytest.mark.parametrize('answer, message', [
+    ([], CLOSED), ([b'hel'], CLOSED), ([b'hello'], CLOSED), ([b'hellO'], WRONG),
+    ([b'hello!'], WRONG), ([b'hello', b'Hello'], WRONG),
+], ids=repr)
+def test_echo_looks_at_the_answer(answer, message):
+    with pytest.raises(OSError, match=message + ': Protocol error'):
+        answered(answer, count=2)
+
+
+@pytest.mark.parametrize('answer', [[b'hell'], [b'hello!'], [b'hellO'], [b'hello', b'']],
+                         ids=repr)
+def test_echo_looks_at_datagrams(answer):
+    with pytest.raises(OSError, match=WRONG + ': Protocol error'):
+        answered(answer, count=2, kind=socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize('answer, message', [
+    (b'hello', None), (b'hell', CLOSED), (b'hello!', WRONG), (b'', CLOSED)])
+def test_one_echo_a_connection(answer, message):
+    from gevent_cbase import _load
+    with Answering(answer) as server:
+        if message is None:
+            seconds = _load.echo_once(server.port, b'hello', 5, 2)
+            assert len(seconds) == 5 and min(seconds) > 0
+        else:
+            with pytest.raises(OSError, match=message + ': Protocol error'):
+                _load.echo_once(server.port, b'hello', 5, 2)
+
+
+def test_answers_that_nobody_waits_for():
+    """A client that pauses looks at what comes all the same."""
+    with pytest.raises(OSError, match=WRONG):
+        answered([b'hello'] * 2, count=2, pause=0.1)
+
+
+def test_cpu_time_is_told_at_once():
+    """To another process the clock of this one, which is busy, could lag behind ``before``."""
+    code = """
+import os, signal, sys, time
+from gevent_cbase import _load
+read, write = os.pipe()
+_load.tell_cpu_time(signal.SIGRTMIN, write)
+for _ in range(100):
+    for _ in range(1000):
+        pass
+    before = time.process_time_ns()
+    signal.raise_signal(signal.SIGRTMIN)
+    after = time.process_time_ns()
+    told = os.read(read, 100)
+    assert told.endswith(b'\\n')
+    assert before <= int(told) <= after, (before, told, after)
+print('ok')
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=child_environ(), text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT)
+    assert done.stdout == 'ok\n'
+
+
+SERVERS = {
+    'gevent': {'server': 'gevent', 'implementation': 'gevent', 'spawn': 'default'},
+    'gevent_cbase': {'server': 'gevent', 'implementation': 'gevent_cbase', 'spawn': 'default'},
+    'asyncio': {'server': 'asyncio', 'loop': 'asyncio', 'streams': False},
+    'raw': {'server': 'raw'},
+}
+
+
+@pytest.mark.parametrize('name', SERVERS)
+def test_cpu_time_of_a_round_does_not_change_later(tmp_path, name):
+    from gevent_cbase import _load
+    from gevent_cbase.bench.children import Server
+    options = argparse.Namespace(check=False, shortest=0)
+    settings = dict(SERVERS[name], name=name)
+    with contextlib.closing(Server(settings, 'unix', str(tmp_path), None, options)) as server:
+        start = server.cpu_seconds()
+        used, _ = server.measure(
+            lambda: _load.connections(server.where, server.pid, 20000, 100, False), 20000)
+        at_once = server.cpu_seconds() - start
+        time.sleep(0.1)
+        assert used * 20000 / 1e6 == pytest.approx(at_once, rel=0.005)
+        assert server.cpu_seconds() - start == pytest.approx(at_once, rel=0.005)
 
 
 def test_connections_that_cannot_be_made():

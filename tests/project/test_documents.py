@@ -306,6 +306,7 @@ COMMANDS = {
     '--plot docs/connections.svg': bench,
     'python -m gevent_cbase.bench wsgi --rounds 31 --count 1500': bench,
     'python -m gevent_cbase.bench spawn --quick': bench,
+    'python -m gevent_cbase.bench io --mode ready,paced --size 1024 --clients 16': bench,
     'python load/scaling.py 3 3000': scaling,
     'python -m gevent_cbase SCRIPT [ARG ...]': runner,
     'python -m gevent_cbase -m MODULE [ARG ...]': runner,
