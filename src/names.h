@@ -16,11 +16,13 @@
     X(_handle)                                                                                    \
     X(_run)                                                                                       \
     X(_semaphore)                                                                                 \
+    X(_socket)                                                                                    \
     X(_spawn)                                                                                     \
     X(_start_accepting_if_started)                                                                \
     X(_stop_event)                                                                                \
     X(_timer)                                                                                     \
     X(_watcher)                                                                                   \
+    X(_writelock)                                                                                 \
     X(accept)                                                                                     \
     X(acquire)                                                                                    \
     X(add)                                                                                        \
@@ -67,6 +69,7 @@
     X(rawlink)                                                                                    \
     X(release)                                                                                    \
     X(run_callback)                                                                               \
+    X(sendto)                                                                                     \
     X(set)                                                                                        \
     X(set_handle)                                                                                 \
     X(set_listener)                                                                               \

@@ -7,6 +7,9 @@ from gevent_cbase._native import function_calls, premises
 #: the functions whose calls run in C
 CALLS = tuple('SocketMixin.' + name for name in (
     'recv', 'recv_into', 'recvfrom', 'recvfrom_into', 'send', 'sendall', 'sendto'))
+#: the same of a server, and what its loop calls
+SERVER_CALLS = ('DatagramServer.sendto',)
+DO_READ = 'DatagramServer.do_read'
 
 #: where the parts of gevent are that they stand for
 PARTS = {
@@ -15,6 +18,7 @@ PARTS = {
     '_sendall': 'gevent._socketcommon:_sendall',
     '__send_chunk': 'gevent._socketcommon:__send_chunk',
     'exc_clear': 'gevent._compat:exc_clear',
+    **{name: 'gevent.server:' + name for name in (*SERVER_CALLS, DO_READ)},
 }
 
 #: what waits for a socket
@@ -45,15 +49,17 @@ def prepare(snapshot, stamps):
     if _reason is None and premises.not_read('io'):
         _reason = 'gevent may wait in another way'
     if _reason is not None:
-        _cbase._io_prepare(premises=None, clock=None, timeout_error=None, no_timeout=None)
+        _cbase._io_prepare(premises=None, clock=None, timeout_error=None, no_timeout=None,
+                           do_read=None)
         return
-    for name in CALLS:
+    for name in CALLS + SERVER_CALLS:
         parts[name] = function_calls.take_over(name, parts[name])
-    _reason = function_calls.unknown(CALLS)
+    _reason = function_calls.unknown(CALLS + SERVER_CALLS)
     _cbase._io_prepare(
         premises=premises.given(stamps, parts.values()), clock=snapshot['time:time'],
         timeout_error=snapshot['socket:timeout'],
-        no_timeout=snapshot['gevent._socketcommon:timeout_default'])
+        no_timeout=snapshot['gevent._socketcommon:timeout_default'],
+        do_read=parts[DO_READ].function)
 
 
 def differences(parts, snapshot):

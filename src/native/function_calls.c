@@ -35,6 +35,7 @@ static taken_function functions[] = {
     {"SocketMixin.send", cbase_socket_io_send, 0, NULL, NULL},
     {"SocketMixin.sendall", cbase_socket_io_sendall, 0, NULL, NULL},
     {"SocketMixin.sendto", cbase_socket_io_sendto, 1, NULL, NULL},
+    {"DatagramServer.sendto", cbase_socket_io_server_sendto, 1, NULL, NULL},
 };
 
 #define MOST_ARGS 5 /* with self */
@@ -84,23 +85,18 @@ call(const taken_function *taken, PyObject *function, PyObject *const *args, siz
     return taken->as_before(function, args, nargsf, kwnames);
 }
 
+#define FOR_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+
 #define CALL(i)                                                                                   \
     static PyObject *call_##i(PyObject *function, PyObject *const *args, size_t nargsf,           \
                               PyObject *kwnames)                                                  \
     {                                                                                             \
         return call(&functions[i], function, args, nargsf, kwnames);                              \
     }
-CALL(0)
-CALL(1)
-CALL(2)
-CALL(3)
-CALL(4)
-CALL(5)
-CALL(6) CALL(7)
-#undef CALL
+FOR_EACH(CALL)
 
-    static const vectorcallfunc ours[] = {call_0, call_1, call_2, call_3,
-                                          call_4, call_5, call_6, call_7};
+#define NAME(i) call_##i,
+static const vectorcallfunc ours[] = {FOR_EACH(NAME)};
 
 /* Whether calls of the function run here from now on. */
 static int

@@ -73,6 +73,14 @@ cbase_outcome cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, si
 cbase_outcome cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
                                      PyObject **result);
 
+/* sendto() of gevent's DatagramServer. */
+cbase_outcome cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
+                                            PyObject **result);
+/* DatagramServer.do_read for this socket, its `_socket`, and its result. */
+cbase_outcome cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result);
+/* Whether a function, or NULL, is DatagramServer.do_read. */
+int cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function);
+
 /* ---- io_wait.c: waiting for them ---- */
 
 int cbase_io_wait_init(PyObject *module, cbase_state *st);

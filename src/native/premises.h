@@ -5,7 +5,7 @@
 #include "native/native.h"
 
 #define CBASE_CLASSES    5
-#define CBASE_FUNCTIONS  12
+#define CBASE_FUNCTIONS  16
 #define CBASE_NAMESPACES 8
 #define CBASE_CELLS      4
 

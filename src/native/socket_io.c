@@ -29,6 +29,7 @@
 
 typedef struct {
     PyObject *clock, *timeout_error, *no_timeout; // time.time, socket.timeout, timeout_default
+    PyObject *do_read;                            // DatagramServer.do_read, the function
 } io_parts;
 
 struct cbase_socket_io_state {
@@ -722,19 +723,139 @@ cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyO
     return write_and_count(&io, &what, UNKNOWN, result);
 }
 
+/* ---- gevent.server.DatagramServer ---- */
+
+#define DATAGRAM 8192 /* the longest one that do_read() takes */
+
+/* Raises the OSError that is set anew, in Python, so that there is a traceback to report. */
+static void
+raise_in_python(const cbase_socket_parts *s)
+{
+    PyObject *error = compat_get_raised();
+    PyObject *number = error == NULL ? NULL : cbase_object_attr(error, "errno");
+    PyObject *done = number == NULL ? NULL : PyObject_CallOneArg(s->failed, number);
+
+    Py_XDECREF(done);
+    Py_XDECREF(number);
+    Py_XDECREF(error);
+}
+
+cbase_outcome
+cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
+{
+    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+    const cbase_socket_parts *s = st->sockets->parts;
+    const reading what = {NULL, DATAGRAM, 0, 1};
+    address from;
+
+    *result = NULL;
+    if (known <= 0) {
+        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    }
+    raw_socket *raw = (raw_socket *)sock; // owned by the caller
+    if (!Py_IS_TYPE(sock, s->raw) || raw->timeout != 0 || !cbase_socket_address_known(raw->family))
+    {
+        return CBASE_NOT_OURS;
+    }
+    if (PyErr_CheckSignals() < 0) {
+        return CBASE_FAILED;
+    }
+    switch (read_bytes(raw, &what, &from, result)) {
+    case CBASE_DONE:
+        return add_address(&from, result);
+    case BLOCKED:
+        *result = Py_NewRef(Py_None);
+        return CBASE_DONE;
+    default:
+        if (PyErr_ExceptionMatches(PyExc_OSError)) {
+            raise_in_python(s);
+        }
+        return CBASE_FAILED;
+    }
+}
+
+int
+cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function)
+{
+    return function != NULL && st->socket_io->parts != NULL
+           && function == st->socket_io->parts->do_read;
+}
+
+/* self.socket.sendto(*args) */
+static PyObject *
+send_by_server(cbase_state *st, PyObject *const *args, size_t nargs)
+{
+    PyObject *call[4], *result = NULL;
+    PyObject *sock = PyObject_GetAttr(args[0], st->s_socket);
+
+    if (sock == NULL) {
+        return NULL;
+    }
+    call[0] = sock;
+    for (size_t i = 1; i < nargs; i++) {
+        call[i] = args[i];
+    }
+    if (cbase_socket_io_sendto(st, call, nargs, &result) == CBASE_NOT_OURS) {
+        result = PyObject_VectorcallMethod(st->s_sendto, call, nargs, NULL);
+    }
+    Py_DECREF(sock);
+    return result;
+}
+
+/* try: self.socket.sendto(*args) finally: self._writelock.release() */
+static int
+send_and_release(cbase_state *st, PyObject *const *args, size_t nargs)
+{
+    cbase_except block;
+    PyObject *done = send_by_server(st, args, nargs);
+
+    if (done != NULL) {
+        Py_DECREF(done);
+        return cbase_object_run_on(args[0], st->s__writelock, st->s_release);
+    }
+    cbase_except_enter(&block);
+    (void)cbase_object_run_on(args[0], st->s__writelock, st->s_release);
+    cbase_except_reraise(&block);
+    return -1;
+}
+
+/* sendto(*args) of the server, with the socket's own function where that is gevent's. */
+cbase_outcome
+cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
+                              PyObject **result)
+{
+    PyObject *own[4] = {NULL};
+    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+
+    if (known <= 0 || nargs == 0 || nargs > Py_ARRAY_LENGTH(own)) {
+        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    }
+    for (size_t i = 0; i < nargs; i++) {
+        own[i] = Py_NewRef(args[i]);
+    }
+    int failed = cbase_object_run_on(args[0], st->s__writelock, st->s_acquire) < 0
+                 || send_and_release(st, own, nargs) < 0;
+    for (size_t i = 0; i < nargs; i++) {
+        Py_DECREF(own[i]);
+    }
+    *result = failed ? NULL : Py_NewRef(Py_None);
+    return failed ? CBASE_FAILED : CBASE_DONE;
+}
+
 /* ---- for the modules in Python ---- */
 
 /* Hands over what the steps stand for; premises None: they are off. */
 static PyObject *
 io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"premises", "clock", "timeout_error", "no_timeout", NULL};
+    static char *names[] = {"premises", "clock", "timeout_error", "no_timeout", "do_read", NULL};
     struct cbase_socket_io_state *io = cbase_module_state(module)->socket_io;
     io_parts given;
     PyObject *premises;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOO:_io_prepare", names, &premises,
-                                     &given.clock, &given.timeout_error, &given.no_timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOO:_io_prepare", names, &premises,
+                                     &given.clock, &given.timeout_error, &given.no_timeout,
+                                     &given.do_read))
     {
         return NULL;
     }
@@ -742,7 +863,8 @@ io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
         io->premises.classes = 0; // not known
         Py_RETURN_NONE;
     }
-    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout};
+    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout,
+                                 given.do_read};
     const io_parts *parts = cbase_premises_keep_parts(io->parts, &given, sizeof(given), objects,
                                                       Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&io->premises, premises) < 0) {
@@ -823,6 +945,28 @@ cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyO
 {
     (void)st, (void)args, (void)nargs, (void)result;
     return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
+                              PyObject **result)
+{
+    (void)st, (void)args, (void)nargs, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+cbase_outcome
+cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result)
+{
+    (void)st, (void)raw, (void)result;
+    return CBASE_NOT_OURS;
+}
+
+int
+cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function)
+{
+    (void)st, (void)function;
+    return 0;
 }
 
 PyMethodDef cbase_socket_io_functions[] = {{NULL, NULL, 0, NULL}};

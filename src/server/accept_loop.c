@@ -111,9 +111,13 @@ call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
         return cbase_object_call(self, st->s_do_read);
     }
     PyObject *result;
-    if (hooks->listener != NULL
-        && cbase_socket_accept(st, hooks->listener, &result) != CBASE_NOT_OURS) {
-        return result;
+    if (hooks->listener != NULL) {
+        cbase_outcome outcome = hooks->takes_datagrams
+                                    ? cbase_socket_io_do_read(st, hooks->listener, &result)
+                                    : cbase_socket_accept(st, hooks->listener, &result);
+        if (outcome != CBASE_NOT_OURS) {
+            return result;
+        }
     }
     return PyObject_Vectorcall(hooks->do_read, &self, 1, NULL);
 }

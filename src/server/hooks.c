@@ -16,7 +16,7 @@
 #include "server/server.h"
 
 #define SLOTS 8
-#define NAMES 9
+#define NAMES 10
 
 /* What was found for one server. Nothing here is owned: the class and the instance dict own it as
  * long as they have not changed. */
@@ -35,7 +35,7 @@ struct cbase_hooks_state {
 /* ---- what the class has ---- */
 
 /* The order of in_class. */
-enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET };
+enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET, RAW };
 
 /* Adds what one class of the MRO has under names not found before: 1, 0 if looking that up
  * could run Python code, or -1. */
@@ -141,6 +141,10 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (cbase_socket_accept_is_do_read(st, h->do_read)) {
         h->listener = in_dict[SOCKET];
     }
+    h->takes_datagrams = cbase_socket_io_is_do_read(st, h->do_read);
+    if (h->takes_datagrams) {
+        h->listener = in_dict[RAW];
+    }
     h->delay_is_reset =
         in_dict[DELAY] != NULL && in_dict[DELAY] == value_of(slot, in_dict, MIN_DELAY);
     h->base_do_handle = is_base(slot, in_dict, DO_HANDLE, st->class->do_handle.function);
@@ -214,6 +218,7 @@ cbase_hooks_init(cbase_state *st)
         [FULL] = st->s_full,      [DO_READ] = st->s_do_read,     [MIN_DELAY] = st->s_min_delay,
         [DELAY] = st->s_delay,    [DO_HANDLE] = st->s_do_handle, [SPAWN] = st->s__spawn,
         [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,   [SOCKET] = st->s_socket,
+        [RAW] = st->s__socket,
     };
 
     st->hooks = cbase_state_new(sizeof(*st->hooks));

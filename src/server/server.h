@@ -72,7 +72,9 @@ typedef struct {
     int close_does_nothing;   // `do_close` is BaseServer's
     PyObject *full;           // `full` of the instance, or NULL
     PyObject *do_read;        // function of the class, to be called with self; or NULL: unknown
-    PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; or NULL
+    int takes_datagrams;      // `do_read` is DatagramServer's
+    PyObject *listener;       // `socket` of the instance, if do_read is StreamServer's; `_socket`,
+                              // if it is DatagramServer's; or NULL
     PyObject *spawn;          // `_spawn`, or NULL: unknown
     PyObject *handle;         // `_handle`, or NULL: unknown
     PyObject *close_function; // `do_close` is this Python function of the class; or NULL
