@@ -6,7 +6,7 @@ import socket as native
 import struct
 
 import gevent
-from gevent import socket
+from gevent import get_hub, socket
 
 from helpers import LOOPBACK, outcome, until
 
@@ -158,6 +158,14 @@ def start(event, function, *args, **kwargs):
 def starts(sock, function, *args, **kwargs):
     """The same on the watcher of *sock* for reading."""
     return start(sock._read_event, function, *args, **kwargs)
+
+
+def in_hub(function):
+    """What a function returns or raises in a callback of the loop."""
+    results = []
+    get_hub().loop.run_callback(lambda: results.append(outcome(function)))
+    until(lambda: results)
+    return results[0]
 
 
 def at_rest(sock):

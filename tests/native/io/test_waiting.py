@@ -20,7 +20,7 @@ from gevent.exceptions import (
     BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError, LoopExit)
 
 from ends import (
-    AGAIN, CLOSED, READS, TIMED_OUT, Ends, at_rest, drain, fill, raised, recv, recv_into,
+    AGAIN, CLOSED, READS, TIMED_OUT, Ends, at_rest, drain, fill, in_hub, raised, recv, recv_into,
     recvfrom_into, reset, seen, send, sendall, sendto, start, starts)
 from helpers import outcome, until
 
@@ -365,14 +365,6 @@ def test_raw_greenlets(side):
 
 
 # -- in the hub -----------------------------------------------------------------------------------
-
-def in_hub(function):
-    """What a function returns or raises in a callback of the loop."""
-    results = []
-    get_hub().loop.run_callback(lambda: results.append(outcome(function)))
-    until(lambda: results)
-    return results[0]
-
 
 @pytest.mark.parametrize('timeout', [None, 50], ids=['no_timeout', 'timeout'])
 def test_in_the_hub(side, timeout):
