@@ -7,12 +7,14 @@ import struct
 
 import gevent
 from gevent import get_hub, socket
+from gevent._socketcommon import cancel_wait_ex
 
 from helpers import LOOPBACK, outcome, until
 
-#: what is raised where nothing is there yet, and on closed sockets: type, arguments
+#: what is raised, type and arguments: nothing is there yet, closed, closed meanwhile, no time left
 AGAIN = BlockingIOError, (errno.EAGAIN, os.strerror(errno.EAGAIN))
 CLOSED = OSError, (errno.EBADF, os.strerror(errno.EBADF))
+CANCELLED = cancel_wait_ex, (errno.EBADF, 'File descriptor was closed in another greenlet')
 TIMED_OUT = TimeoutError, ('timed out',)
 #: more than any socket takes without somebody who reads
 MUCH = bytes(range(256)) * (8 << 12)

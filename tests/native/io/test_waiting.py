@@ -15,18 +15,16 @@ import weakref
 import gevent
 import pytest
 from gevent import get_hub, socket
-from gevent._socketcommon import cancel_wait_ex
 from gevent.exceptions import (
     BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError, LoopExit)
 
 from ends import (
-    AGAIN, CLOSED, READS, TIMED_OUT, Ends, at_rest, drain, fill, in_hub, raised, recv, recv_into,
-    recvfrom_into, reset, seen, send, sendall, sendto, start, starts)
+    AGAIN, CANCELLED, CLOSED, READS, TIMED_OUT, Ends, at_rest, drain, fill, in_hub, raised,
+    recv, recv_into, recvfrom_into, reset, seen, send, sendall, sendto, start, starts)
 from helpers import outcome, until
 
 reads = pytest.mark.parametrize('read', READS)
 
-CANCELLED = cancel_wait_ex, (errno.EBADF, 'File descriptor was closed in another greenlet')
 IN_USE = 'This socket is already used by another greenlet: <'
 GONE = ConcurrentObjectUseError, ('The socket has already been closed by another greenlet',)
 IN_HUB = BlockingSwitchOutError, (
