@@ -16,7 +16,7 @@ import gevent
 import pytest
 from gevent import get_hub, socket
 from gevent.exceptions import (
-    BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError, LoopExit)
+    BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError)
 
 from ends import (
     AGAIN, CANCELLED, CLOSED, READS, TIMED_OUT, Ends, at_rest, drain, fill, in_hub, raised,
@@ -401,16 +401,6 @@ def test_writing_in_the_hub(ends, write):
     error = in_hub(lambda: write(sock, b'data'))
     assert seen(error) == IN_HUB and at_rest(sock)
     assert seen(error.__context__) == AGAIN
-
-
-@pytest.mark.no_deadline
-def test_nobody_can_wake_it(ends):
-    """A loop with nothing else to do ends; a watcher without reference does not keep it."""
-    sock, _ = ends.pair()
-    sock.ref = False
-    assert type(outcome(sock.recv, 1)) is LoopExit
-    sock.ref = True
-    assert at_rest(sock)
 
 
 # -- closing, watchers ----------------------------------------------------------------------------
