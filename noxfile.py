@@ -25,7 +25,7 @@ ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED
 #: what runs in C
 IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
 #: what the fast paths do
-PATHS = ['tests/server/accepting', 'tests/native/steps']
+PATHS = ['tests/server/accepting', 'tests/native/steps', 'tests/native/io']
 #: what servers do on a loop
 LOOPS = PATHS + ['tests/server/failing', 'tests/server/life']
 #: prints those that are installed, as pip takes them

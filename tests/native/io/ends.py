@@ -6,13 +6,15 @@ import socket as native
 import struct
 
 import gevent
-from gevent import socket
+from gevent import get_hub, socket
+from gevent._socketcommon import cancel_wait_ex
 
 from helpers import LOOPBACK, outcome, until
 
-#: what is raised where nothing is there yet, and on closed sockets: type, arguments
+#: what is raised, type and arguments: nothing is there yet, closed, closed meanwhile, no time left
 AGAIN = BlockingIOError, (errno.EAGAIN, os.strerror(errno.EAGAIN))
 CLOSED = OSError, (errno.EBADF, os.strerror(errno.EBADF))
+CANCELLED = cancel_wait_ex, (errno.EBADF, 'File descriptor was closed in another greenlet')
 TIMED_OUT = TimeoutError, ('timed out',)
 #: more than any socket takes without somebody who reads
 MUCH = bytes(range(256)) * (8 << 12)
@@ -158,6 +160,14 @@ def start(event, function, *args, **kwargs):
 def starts(sock, function, *args, **kwargs):
     """The same on the watcher of *sock* for reading."""
     return start(sock._read_event, function, *args, **kwargs)
+
+
+def in_hub(function):
+    """What a function returns or raises in a callback of the loop."""
+    results = []
+    get_hub().loop.run_callback(lambda: results.append(outcome(function)))
+    until(lambda: results)
+    return results[0]
 
 
 def at_rest(sock):
