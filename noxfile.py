@@ -25,9 +25,11 @@ ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED
 #: what runs in C
 IN_C = ['tests/server', 'tests/native', 'tests/programs/test_hostile_fuzz.py']
 #: what the fast paths do
-PATHS = ['tests/server/accepting', 'tests/native/steps', 'tests/native/io']
+PATHS = ['tests/server/accepting', 'tests/native/steps']
+#: what one of them alone does, by its name
+IO = ['tests/native/io']
 #: what servers do on a loop
-LOOPS = PATHS + ['tests/server/failing', 'tests/server/life']
+LOOPS = PATHS + IO + ['tests/server/failing', 'tests/server/life']
 #: prints those that are installed, as pip takes them
 PRERELEASES = '''
 import importlib.metadata, packaging.version
@@ -206,7 +208,7 @@ def paths(session):
     """What the fast paths do, and gevent's own suites, with each of them switched off."""
     session.install('-e', '.[test]')
     for name in FAST_PATHS:
-        without(session, name, *(session.posargs or PATHS))
+        without(session, name, *(session.posargs or PATHS + IO * (name == 'io')))
 
 
 def install_needed(session):
