@@ -1,6 +1,7 @@
 """install() and uninstall(): make all of gevent run on the C class, and back."""
 import gc
 import importlib
+import operator
 import sys
 import types
 import warnings
@@ -19,6 +20,9 @@ NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
 
 #: the module whose class is replaced
 _MODULE = 'gevent.baseserver'
+
+#: how many reads of sockets in a row need not wait, if nobody says so
+MAX_READS = 100
 
 #: whether install() was called
 _wanted = False
@@ -65,7 +69,7 @@ def disabled():
     return switches.why_not('GEVENT_CBASE')
 
 
-def install(*, datastack=True):
+def install(*, datastack=True, max_reads=None):
     """Make ``gevent.baseserver.BaseServer``, and every class derived from it, ours.
 
     Classes derived already, in gevent or elsewhere, get our class as base, and with them
@@ -81,6 +85,12 @@ def install(*, datastack=True):
     Also enables the cache of gevent_cbase.datastack, unless *datastack* is false or the
     environment variable ``GEVENT_CBASE_DATASTACK`` is ``0``.
 
+    *max_reads*: after so many reads of gevent's sockets in a row that found something, the next
+    one waits for its turn in the event loop; and so does one after a read that has emptied its
+    socket, while others wait for theirs. A number from 0, which is gevent's order: whoever finds
+    something to read goes on. None: that of the environment variable ``GEVENT_CBASE_MAX_READS``,
+    or 100. Raises TypeError or ValueError for anything else.
+
     Warns with RuntimeWarning of each class that refuses the change, which stays on gevent's, and
     once of a value of these variables that is not known.
 
@@ -89,8 +99,16 @@ def install(*, datastack=True):
     .. versionadded:: 1.0
     """
     switches.check('GEVENT_CBASE')
+    most = switches.number('GEVENT_CBASE_MAX_READS', MAX_READS) if max_reads is None else (
+        _checked(max_reads))
     if not disabled():
-        _one_by_one(_install, datastack)
+        _one_by_one(_install, datastack, most)
+
+
+def _checked(max_reads):
+    if operator.index(max_reads) < 0:
+        raise ValueError('max_reads must not be negative: %r' % (max_reads,))
+    return operator.index(max_reads)
 
 
 def _one_by_one(change, *args):
@@ -118,13 +136,13 @@ def _do_what_is_left():
             lock.release()
 
 
-def _install(datastack):
+def _install(datastack, max_reads):
     global _wanted
     was_wanted = _wanted
     try:
         if datastack:
             _datastack._on_install()
-        sockets.on_install()
+        sockets.on_install(max_reads)
         if 'gevent.pool' in sys.modules:
             _cbase._pool_compare()
         _wanted = True

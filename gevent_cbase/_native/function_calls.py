@@ -10,7 +10,6 @@ A comparison and no call, because code objects are written to files and sent to 
 marshal takes the object that is compared for bytes, pickle does so too, and a comparison with
 bytes is false.
 """
-import inspect
 import itertools
 import opcode
 import sys
@@ -98,7 +97,7 @@ def beginning_with(mark, code):
     """
     start = _code('RESUME', 0)
     constants = code.co_consts + (mark, False)
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
     if (not code.co_code.startswith(start) or code.co_argcount < 1 or len(constants) > 255
             or code.co_cellvars or code.co_flags & UNKNOWN_FLAGS):
         raise ValueError('code of an unknown kind')
@@ -118,9 +117,8 @@ def beginning_with(mark, code):
         co_linetable=b''.join(_locations(positions, code.co_firstlineno)))
 
 
-#: of code that is no plain function
-UNKNOWN_FLAGS = (inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
-                 | inspect.CO_ASYNC_GENERATOR)
+#: flags of code, as inspect has them: it has *args; it has **kwargs, or is no plain function
+CO_VARARGS, UNKNOWN_FLAGS = 0x04, 0x08 | 0x20 | 0x80 | 0x200
 
 
 def _moved(code, units):

@@ -145,8 +145,12 @@ def why_io_off():
     return why_off() or function_calls.off('io') or inout.why_off()
 
 
-def on_install():
-    """Have all calls of gevent's functions for sockets run in C, from now on."""
+def on_install(max_reads):
+    """Have all calls of gevent's functions for sockets run in C, from now on; so many reads in a
+    row need not wait.
+    """
+    if hasattr(_cbase, '_io_limit'):
+        _cbase._io_limit(max_reads)
     function_calls.want(True)
     _prepare_again()
 

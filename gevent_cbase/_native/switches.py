@@ -34,6 +34,19 @@ def check(variable):
             variable, value, ', '.join(filter(None, ON)), ', '.join(OFF)))
 
 
+def number(variable, default):
+    """The value of this variable, an int from 0; *default* if it has none. Any other is read as
+    0, and warned of.
+    """
+    value = _value(variable)
+    if value.isdecimal():
+        return int(value)
+    if value:
+        _tell('%s=%s is not known, and read as 0: it is a number, 0 or more' % (variable, value))
+        return 0
+    return default
+
+
 def check_names(known):
     """Warn, once, if GEVENT_CBASE_WITHOUT has names besides these, of fast paths, and ``all``."""
     unknown = [name for name in _names() if name not in (*known, 'all')]

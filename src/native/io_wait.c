@@ -388,6 +388,26 @@ wait_in_python(const cbase_socket_parts *s, PyObject *sock, PyObject *watcher)
 }
 
 int
+cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
+                       Py_ssize_t event)
+{
+    PyObject *watcher = *slot(sock, event), *hub = *slot(sock, s->hub);
+
+    if (watcher == NULL || watcher == Py_None || *slot(sock, s->timeout) != Py_None
+        || !is_plain_hub(st, s, hub))
+    {
+        return 0;
+    }
+    PyObject *current = st->io_wait->getcurrent();
+    Py_XDECREF(current);
+    Py_INCREF(watcher);
+    int plain = current != hub && current != NULL ? is_free(st, watcher) : 0;
+    Py_DECREF(watcher);
+    PyErr_Clear();
+    return plain > 0;
+}
+
+int
 cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, Py_ssize_t event)
 {
     PyObject *watcher = *slot(sock, event), *hub = *slot(sock, s->hub);
@@ -395,6 +415,7 @@ cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, Py_s
                           && *slot(sock, s->timeout) == Py_None && is_plain_hub(st, s, hub);
 
     watcher = Py_NewRef(watcher == NULL ? Py_None : watcher);
+    cbase_io_turn_begin_wait();
     if (is_ours) {
         Py_INCREF(hub);
         is_ours = is_free(st, watcher);
@@ -404,6 +425,7 @@ cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, Py_s
     if (is_ours == 0) {
         result = wait_in_python(s, sock, watcher);
     }
+    cbase_io_turn_end_wait();
     Py_DECREF(watcher);
     return result;
 }

@@ -61,6 +61,12 @@ int cbase_io_watchers_learn(cbase_state *st, PyObject *watcher);
 int cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                   Py_ssize_t watcher);
 
+/* Whether a read of this socket by cbase_io_wait() need not be left to gevent's functions, nor
+ * fails at once: nobody else waits for it, and this is not the hub. Runs no Python code but that
+ * of the watcher. */
+int cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
+                           Py_ssize_t watcher);
+
 /* The beginning of PySocketSockObject. */
 typedef struct {
     PyObject_HEAD int fd;
@@ -70,6 +76,22 @@ typedef struct {
     PyObject *(*errorhandler)(void);
     int64_t timeout; // nanoseconds; 0: non-blocking
 } raw_socket;
+
+/* ---- io_turn.c ---- */
+
+/* How many reads in a row need not wait, and whether short ones count; 0: gevent's order. */
+void cbase_io_turn_limit(unsigned int most);
+/* Whether the next read of a socket has to wait for it, though there may be something. */
+int cbase_io_turn_is_over(const raw_socket *raw);
+/* A read has got something, perhaps less than it asked for. */
+void cbase_io_turn_read(const raw_socket *raw, int was_short);
+/* There was nothing to read. */
+void cbase_io_turn_in_vain(const raw_socket *raw);
+/* The descriptor is that of a new socket. */
+void cbase_io_turn_forget(int fd);
+/* Around each wait. */
+void cbase_io_turn_begin_wait(void);
+void cbase_io_turn_end_wait(void);
 
 static inline PyObject **
 slot(PyObject *obj, Py_ssize_t offset)

@@ -245,7 +245,7 @@ typedef struct {
 
 /* raw.recv() and raw.recvfrom(), for bytes: one attempt. */
 static int
-read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **result)
+read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **result, int *was_short)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, what->size);
     Py_ssize_t count;
@@ -259,7 +259,8 @@ read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **resul
         Py_DECREF(bytes);
         return outcome;
     }
-    if (count != what->size && _PyBytes_Resize(&bytes, count) < 0) {
+    *was_short = count < what->size;
+    if (*was_short && _PyBytes_Resize(&bytes, count) < 0) {
         return CBASE_FAILED;
     }
     *result = bytes;
@@ -268,7 +269,7 @@ read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **resul
 
 /* raw.recv_into() and raw.recvfrom_into(): one attempt. */
 static int
-read_into(raw_socket *raw, const reading *what, address *from, PyObject **result)
+read_into(raw_socket *raw, const reading *what, address *from, PyObject **result, int *was_short)
 {
     Py_buffer view;
     Py_ssize_t count;
@@ -282,6 +283,7 @@ read_into(raw_socket *raw, const reading *what, address *from, PyObject **result
                       : receive(raw, view.buf, (size_t)size, what->flags, &count, from);
     PyBuffer_Release(&view);
     if (outcome == CBASE_DONE) {
+        *was_short = count < size;
         *result = PyLong_FromSsize_t(count);
         outcome = *result == NULL ? CBASE_FAILED : CBASE_DONE;
     }
@@ -299,20 +301,44 @@ add_address(const address *from, PyObject **result)
     return *result == NULL ? CBASE_FAILED : CBASE_DONE;
 }
 
+/* One attempt, with a socket of a known kind. */
 static int
-try_reading(const stream *io, const reading *what, PyObject **result)
+read_now(raw_socket *raw, const reading *what, PyObject **result)
+{
+    address from, *wanted = what->wants_address ? &from : NULL;
+    int was_short = 0;
+    int outcome = what->buffer == NULL ? read_bytes(raw, what, wanted, result, &was_short)
+                                       : read_into(raw, what, wanted, result, &was_short);
+
+    if (outcome == BLOCKED) {
+        cbase_io_turn_in_vain(raw);
+    }
+    else if (outcome == CBASE_DONE && !(what->flags & MSG_PEEK)) {
+        cbase_io_turn_read(raw, was_short);
+    }
+    if (outcome == CBASE_DONE && wanted != NULL) {
+        outcome = add_address(wanted, result);
+    }
+    return outcome;
+}
+
+/* Whether it has to wait for its turn. */
+static int
+is_for_later(const stream *io, const raw_socket *raw, const reading *what)
+{
+    return !(what->flags & MSG_PEEK) && cbase_io_turn_is_over(raw)
+           && cbase_io_wait_is_plain(io->st, io->s, io->sock, io->s->read_event);
+}
+
+/* One attempt; or none, and BLOCKED, if it has to wait and may. */
+static int
+try_reading(const stream *io, const reading *what, int may_wait, PyObject **result)
 {
     raw_socket *raw = raw_of(io);
-    address from;
     int outcome = CBASE_NOT_OURS;
 
     if (raw != NULL && (!what->wants_address || cbase_socket_address_known(raw->family))) {
-        address *wanted = what->wants_address ? &from : NULL;
-        outcome = what->buffer == NULL ? read_bytes(raw, what, wanted, result)
-                                       : read_into(raw, what, wanted, result);
-        if (outcome == CBASE_DONE && wanted != NULL) {
-            outcome = add_address(wanted, result);
-        }
+        outcome = may_wait && is_for_later(io, raw, what) ? BLOCKED : read_now(raw, what, result);
     }
     Py_XDECREF(raw);
     return outcome;
@@ -324,12 +350,14 @@ read_from(cbase_state *st, PyObject *sock, const reading *what, PyObject **resul
 {
     stream io;
     cbase_outcome ready;
+    int may_wait = 1;
 
     while ((ready = open_stream(st, sock, &io)) == CBASE_DONE) {
-        int outcome = try_reading(&io, what, result);
+        int outcome = try_reading(&io, what, may_wait, result);
         if (outcome != BLOCKED) {
             return outcome;
         }
+        may_wait = 0;
         ready = wait_unless(&io, kind_of_timeout(*slot(sock, io.s->timeout)), io.s->read_event);
         if (ready != CBASE_DONE) {
             break;
@@ -747,6 +775,7 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
     const cbase_socket_parts *s = st->sockets->parts;
     const reading what = {NULL, DATAGRAM, 0, 1};
     address from;
+    int was_short;
 
     *result = NULL;
     if (known <= 0) {
@@ -760,7 +789,7 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
     if (PyErr_CheckSignals() < 0) {
         return CBASE_FAILED;
     }
-    switch (read_bytes(raw, &what, &from, result)) {
+    switch (read_bytes(raw, &what, &from, result, &was_short)) {
     case CBASE_DONE:
         return add_address(&from, result);
     case BLOCKED:
@@ -881,7 +910,23 @@ cbase_socket_io_init(cbase_state *st)
     return st->socket_io == NULL ? -1 : 0;
 }
 
+static PyObject *
+io_limit(PyObject *module, PyObject *number)
+{
+    unsigned long most = PyLong_AsUnsignedLong(number);
+
+    (void)module;
+    if (most == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    cbase_io_turn_limit(most > UINT_MAX ? UINT_MAX : (unsigned int)most);
+    return Py_NewRef(Py_None);
+}
+
 PyMethodDef cbase_socket_io_functions[] = {
+    {"_io_limit", io_limit, METH_O,
+     PyDoc_STR("_io_limit($module, number, /)\n--\n\n"
+               "Set how many reads in a row need not wait; 0: gevent's order.")},
     {"_io_prepare", (PyCFunction)(void (*)(void))io_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_io_prepare($module, /, **parts)\n--\n\n"
                "Switch reading and writing in C on or off; for gevent_cbase._native.inout.")},

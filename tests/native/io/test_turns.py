@@ -1,0 +1,265 @@
+"""Whose turn it is: a greenlet that always finds something to read lets others read, too.
+
+gevent lets it go on; so does ours with a limit of 0.
+"""
+import socket as native
+import subprocess
+import sys
+
+import gevent
+import pytest
+from gevent import get_hub, server  # noqa: F401 (the steps need gevent.server)
+from gevent._compat import PURE_PYTHON
+
+from ends import Ends, in_hub, starts
+from helpers import child_environ, is_on
+
+
+@pytest.fixture
+def ends(impl):
+    with Ends() as made:
+        yield made
+
+
+#: how many reads come before that of who waits: in one turn of the loop, either may be the first
+FIRST = [1, 2]
+
+
+@pytest.fixture
+def limit(impl):
+    """``limit(number)`` sets it; whether that has an effect."""
+    def set_to(number):
+        if impl.stock:
+            return False
+        import gevent_cbase
+        gevent_cbase.install(max_reads=number)
+        return is_on('io') and number != 0
+    yield set_to
+    if not impl.stock:
+        set_to(None)
+
+
+class Readers:
+    """A greenlet that waits for its socket, while this one reads from another that has data."""
+
+    def __init__(self, ends, made):
+        self.sock, self.other = made
+        self.late, self.its_other = ends.pair()
+        self.log = []
+        self.waits = starts(self.late, self.wait)
+
+    def wait(self):
+        self.late.recv(10)
+        self.log.append('other')
+
+    def read(self, read, count):
+        """Read so often, when there is something for the other one, too; how many reads came
+        before it.
+        """
+        self.its_other.send(b'late')
+        for _ in range(count):
+            read(self.sock)
+            self.log.append('read')
+        self.waits.join()
+        assert self.log.count('read') == count
+        return self.log.index('other')
+
+
+@pytest.fixture
+def readers(ends):
+    return Readers(ends, ends.pair())
+
+
+def short(sock):
+    """Read what the other end has just sent, and ask for more."""
+    assert sock.recv(10) == b'data'
+
+
+def send_and_read_short(one):
+    def read(sock):
+        one.other.send(b'data')
+        short(sock)
+    return read
+
+
+@pytest.mark.parametrize('number', [0, 1, 100])
+def test_short_reads(limit, readers, number):
+    """After the first one, whoever waits comes first."""
+    counts = limit(number)
+    assert readers.read(send_and_read_short(readers), 5) in (FIRST if counts else [5])
+
+
+@pytest.mark.parametrize('number', [0, 1, 3])
+def test_too_many_reads(limit, readers, number):
+    """Also if each read got all that it asked for."""
+    counts = limit(number)
+    readers.other.send(b'x' * 10)
+    assert readers.read(lambda sock: sock.recv(1), 10) in (
+        [number, 2 * number] if counts else [10])
+
+
+@pytest.mark.parametrize('function', ['recv_into', 'recvfrom', 'recvfrom_into'])
+def test_other_functions(limit, readers, function):
+    counts = limit(100)
+
+    def read(sock):
+        readers.other.send(b'data')
+        getattr(sock, function)(10 if function == 'recvfrom' else bytearray(10))
+    assert readers.read(read, 5) in (FIRST if counts else [5])
+
+
+def test_peeking_is_no_reading(limit, readers):
+    """It does not wait, and what was peeked at is read at once."""
+    limit(1)
+    readers.other.send(b'data')
+    assert readers.read(lambda sock: sock.recv(10, native.MSG_PEEK), 5) == 5
+    short(readers.sock)
+
+
+def test_datagrams(limit, ends):
+    """A short read of a datagram has not emptied the socket."""
+    limit(100)
+    one = Readers(ends, ends.pair(type=native.SOCK_DGRAM))
+    assert one.read(send_and_read_short(one), 5) == 5
+
+
+@pytest.mark.parametrize('timeout', [0.0, 5.0])
+def test_timeouts(limit, readers, timeout):
+    """With a timeout, what is there is read at once."""
+    limit(1)
+    readers.sock.timeout = timeout
+    assert readers.read(send_and_read_short(readers), 5) == 5
+
+
+def test_in_the_hub(limit, readers):
+    """Where nobody can wait."""
+    limit(1)
+
+    def read_all():
+        for _ in range(5):
+            readers.other.send(b'data')
+            short(readers.sock)
+        return 'done'
+    assert in_hub(read_all) == 'done'
+    readers.its_other.send(b'late')
+    readers.waits.join()
+
+
+def test_somebody_else_waits_for_the_same(limit, ends):
+    """Who finds something reads it at once; both get what is theirs."""
+    limit(1)
+    sock, other = ends.pair()
+    other.send(b'data')
+    short(sock)
+    greenlet = starts(sock, sock.recv, 10)
+    other.send(b'data')
+    short(sock)
+    assert not greenlet.ready()
+    other.send(b'for it')
+    assert greenlet.get() == b'for it'
+
+
+def test_alone(limit, ends):
+    """Nobody waits: it goes on. The loop gets its turn when there were too many."""
+    counts = limit(3)
+    sock, other = ends.pair()
+    log = []
+    gevent.sleep(0.001)
+    get_hub().loop.run_callback(log.append, 'loop')
+    for _ in range(6):
+        other.send(b'data')
+        short(sock)
+        log.append('read')
+    gevent.sleep(0)
+    assert log.index('loop') in ([0, 1, 2, 3] if counts else [6])
+
+
+def test_in_vain(limit, ends):
+    """Who has found nothing after a short read waits at once the next time."""
+    counts = limit(100)
+    sock, other = ends.pair()
+    log = []
+    other.send(b'data')
+    short(sock)
+    greenlet = starts(sock, sock.recv, 10)  # in vain
+    other.send(b'data')
+    assert greenlet.get() == b'data'
+    other.send(b'data')
+    get_hub().loop.run_callback(log.append, 'loop')
+    short(sock)
+    assert log == (['loop'] if counts else [])
+
+
+def test_end_of_file(limit, readers):
+    """Is found while others wait, and so is an error."""
+    limit(1)
+    readers.other.send(b'data')
+    short(readers.sock)
+    readers.other.close()
+    assert readers.read(lambda sock: sock.recv(10), 3) <= 3 and readers.sock.recv(10) == b''
+
+
+def test_killed_while_it_waits_for_its_turn(limit, ends):
+    """Nothing is lost."""
+    counts = limit(1)
+    one = Readers(ends, ends.pair())
+    one.other.send(b'data')
+
+    def read():
+        short(one.sock)
+        one.other.send(b'more')
+        return one.sock.recv(10)
+    greenlet = gevent.spawn(read)
+    gevent.sleep(0)
+    if counts:
+        assert one.sock._read_event.active
+        greenlet.kill()
+        assert isinstance(greenlet.value, gevent.GreenletExit)
+        assert one.sock.recv(10) == b'more'
+    else:
+        assert greenlet.get() == b'more'
+    one.its_other.send(b'late')
+    one.waits.join()
+
+
+# -- the limit ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('wrong, error', [(-1, ValueError), ('5', TypeError), (1.5, TypeError)])
+def test_wrong_limit(wrong, error):
+    """Nothing is installed."""
+    import gevent_cbase
+    with pytest.raises(error):
+        gevent_cbase.install(max_reads=wrong)
+    assert not gevent_cbase.is_installed()
+
+
+TURNS = '''if 1:
+    import gevent_cbase
+    gevent_cbase.install(%s)
+    import gevent
+    from gevent import server, socket
+    server.StreamServer(('127.0.0.1', 0), print)
+    one, other = socket.socketpair()
+    log = []
+    other.sendall(b'x' * 9)
+    gevent.get_hub().loop.run_callback(log.append, 'loop')
+    for _ in range(9):
+        one.recv(1)
+        log.append('read')
+    print(log.index('loop') if 'loop' in log else 'never')
+'''
+
+
+@pytest.mark.fast_path('io')
+@pytest.mark.parametrize('value, argument, result, warns', [
+    ('', '', 'never', False), ('4', '', '4', False), ('0', '', 'never', False),
+    ('many', '', 'never', True), ('-1', '', 'never', True),
+    ('4', 'max_reads=2', '2', False), ('4', 'max_reads=0', 'never', False)])
+def test_limit_in_the_environment(value, argument, result, warns):
+    """For who does not say it; what is not understood is gevent's order."""
+    done = subprocess.run(
+        [sys.executable, '-c', TURNS % argument], text=True, capture_output=True, timeout=60,
+        env=child_environ(GEVENT_CBASE_MAX_READS=value))
+    assert done.stdout == ('never' if PURE_PYTHON else result) + '\n'
+    assert (
+        'GEVENT_CBASE_MAX_READS=%s is not known, and read as 0' % value in done.stderr) is warns
