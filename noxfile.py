@@ -200,7 +200,8 @@ def loops(session):
     """What servers do, on the other loops and with gevent in pure Python."""
     session.install('-e', '.[test]')
     for env in {'GEVENT_LOOP': 'libev-cffi'}, {'GEVENT_LOOP': 'libuv-cffi'}, {'PURE_PYTHON': '1'}:
-        session.run('pytest', '-n', 'auto', *(session.posargs or LOOPS), env=env)
+        session.run('pytest', '-n', 'auto', *(session.posargs or LOOPS),
+                    env={'GEVENT_CBASE_TESTS': 'ours', **env})
 
 
 @nox.session(python=['3.12'])
@@ -228,7 +229,8 @@ def sanitized(session, *args):
                  for name in ('libasan.so', 'libstdc++.so')]
     session.run(*args, env={
         'LD_PRELOAD': ' '.join(libraries), 'PYTHONMALLOC': 'malloc',
-        'ASAN_OPTIONS': 'detect_leaks=0', 'GEVENT_CBASE_TESTS': 'sanitizers'})
+        'ASAN_OPTIONS': 'detect_leaks=0:allocator_may_return_null=1',
+        'GEVENT_CBASE_TESTS': 'sanitizers'})
 
 
 @nox.session(python=['3.12'])

@@ -43,12 +43,13 @@ def pytest_collection_modifyitems(config, items):
     """Tests of fast paths go first: since CPython 3.13 a class gets a thousand version tags in its
     life, install() uses up one or two, and without one there is no fast path.
 
-    Where fast paths are switched off, the tests that need one of them are left out. There and
-    under the sanitizers so are those of gevent's class, which are the same as ever.
+    Where fast paths are switched off, the tests that need one of them are left out. There, under
+    the sanitizers and with GEVENT_CBASE_TESTS=ours so are those of gevent's class, which are the
+    same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
     ours_only = (os.environ.get('GEVENT_CBASE_WITHOUT')
-                 or os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers')
+                 or os.environ.get('GEVENT_CBASE_TESTS') in ('sanitizers', 'ours'))
     kept, left_out = [], []
     for item in items:
         stands = has_paths(item) and not (ours_only and is_stock(item))
@@ -89,7 +90,7 @@ def has_paths(item):
     """
     from gevent_cbase._native.switches import why_off
     needed = [name for mark in item.iter_markers('fast_path') for name in mark.args]
-    return not any(why_off(name) or PURE_PYTHON and name == 'greenlets' for name in needed)
+    return not any(why_off(name) or PURE_PYTHON and name in ('greenlets', 'io') for name in needed)
 
 
 def is_stock(item):

@@ -434,8 +434,10 @@ int
 cbase_io_wait_init(PyObject *module, cbase_state *st)
 {
     struct cbase_io_wait_state *w = st->io_wait = cbase_state_new(sizeof(*w));
-    void **api = w == NULL ? NULL : PyCapsule_Import("greenlet._C_API", 0);
+    PyObject *capsule = w == NULL ? NULL : cbase_object_imported("greenlet", "_C_API");
+    void **api = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, "greenlet._C_API");
 
+    Py_XDECREF(capsule); // greenlet keeps it
     if (api == NULL) {
         return -1;
     }

@@ -4,6 +4,7 @@ import errno
 import os
 import socket as native
 import struct
+import time
 
 import gevent
 from gevent import get_hub, socket
@@ -102,13 +103,15 @@ def reset(sock):
 def fill(sock):
     """Write until *sock*, of gevent, takes nothing more; how many bytes."""
     count = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            count += sock._sock.send(MUCH[:1 << 16])
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            count += sock._sock.send(b'x')
-    return count
+    while True:
+        before = count
+        for part in MUCH[:1 << 16], b'x':
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    count += sock._sock.send(part)
+        if sock.family == native.AF_UNIX or count == before:
+            return count
+        time.sleep(0.05)  # TCP acknowledges later, and has room again
 
 
 def drain(sock, count):

@@ -46,7 +46,7 @@ class Side:
 
     def __init__(self, ends, function):
         self.reads = function in READS
-        self.sock, self.other = ends.tcp()
+        self.sock, self.other = ends.pair() if function in (send, sendall) else ends.tcp()
         self.function = function
         self.args = (10,) if self.reads else (b'0123456789',)
         self.event = self.sock._read_event if self.reads else self.sock._write_event
