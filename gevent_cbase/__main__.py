@@ -18,9 +18,9 @@ gevent server in it then runs on the accept loop in C.
   --help, -h  print this
 
 With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
-with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, and with
-GEVENT_CBASE_MAX_READS=0 sockets are read in gevent's order. Values that are not
-known are read as 0, with a warning.
+with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, with
+GEVENT_CBASE_MAX_READS=100 greenlets that always find something to read let others
+read. Values that are not known are read as 0, with a warning.
 """
 
 

@@ -22,7 +22,7 @@ NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
 _MODULE = 'gevent.baseserver'
 
 #: how many reads of sockets in a row need not wait, if nobody says so
-MAX_READS = 100
+MAX_READS = 0
 
 #: whether install() was called
 _wanted = False
@@ -89,7 +89,7 @@ def install(*, datastack=True, max_reads=None):
     one waits for its turn in the event loop; and so does one after a read that has emptied its
     socket, while others wait for theirs. A number from 0, which is gevent's order: whoever finds
     something to read goes on. None: that of the environment variable ``GEVENT_CBASE_MAX_READS``,
-    or 100. Raises TypeError or ValueError for anything else.
+    or 0. Raises TypeError or ValueError for anything else.
 
     Warns with RuntimeWarning of each class that refuses the change, which stays on gevent's, and
     once of a value of these variables that is not known.

@@ -64,6 +64,7 @@
     X(max_accept)                                                                                 \
     X(max_delay)                                                                                  \
     X(min_delay)                                                                                  \
+    X(parent)                                                                                     \
     X(pool)                                                                                       \
     X(pop)                                                                                        \
     X(rawlink)                                                                                    \

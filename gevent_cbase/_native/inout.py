@@ -40,6 +40,12 @@ def why_off():
     return _reason
 
 
+def set_limit(number):
+    """Set how many reads in a row need not wait."""
+    if hasattr(_cbase, '_io_limit'):
+        _cbase._io_limit(number)
+
+
 def prepare(snapshot, stamps):
     """Switch the steps on if they are right; part of prepare() for sockets."""
     global _reason

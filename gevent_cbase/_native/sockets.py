@@ -149,8 +149,7 @@ def on_install(max_reads):
     """Have all calls of gevent's functions for sockets run in C, from now on; so many reads in a
     row need not wait.
     """
-    if hasattr(_cbase, '_io_limit'):
-        _cbase._io_limit(max_reads)
+    inout.set_limit(max_reads)
     function_calls.want(True)
     _prepare_again()
 

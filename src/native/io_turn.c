@@ -7,7 +7,13 @@
  *
  * So after a short read of a stream, the next read waits for the socket as if nothing were there:
  * if others wait for theirs, so that they get their turn; or if trying was in vain the last time.
- * And so does a read after too many that did not wait. Who sets the limit to 0 has gevent's order.
+ * And so does a read after too many that did not wait. The limit is 0, which is gevent's order,
+ * unless somebody asks for another.
+ *
+ * Who waits is only told of what the system reports. So a socket never waits for its turn before
+ * something was read from it, nor if its descriptor was closed behind gevent's back, which loops
+ * do not stand, nor if it is reported no earlier than some bytes are there, SO_RCVLOWAT: a system
+ * call that costs a third of a read.
  *
  * Does not know how one waits. All is by descriptor; what is noted of one may be of another socket
  * by now, which then waits once more than it need.
@@ -16,8 +22,8 @@
 
 #ifdef CBASE_HAVE_SOCKETS
 
-#define DESCRIPTORS 1024
-#define TRUSTED     16 /* reads for which one that was in vain is believed */
+#define DESCRIPTORS 65536 /* pages that nobody needs take no memory */
+#define TRUSTED     16    /* reads for which one that was in vain is believed */
 
 typedef struct {
     const raw_socket *raw; // compared only
@@ -45,11 +51,15 @@ cbase_io_turn_limit(unsigned int most)
 int
 cbase_io_turn_is_over(const raw_socket *raw)
 {
-    if (limit == 0 || in_a_row >= limit) {
-        return limit != 0;
+    place *p = limit == 0 ? NULL : place_of(raw);
+
+    if (p == NULL || p->raw != raw) {
+        return 0;
     }
-    place *p = place_of(raw);
-    if (p == NULL || p->raw != raw || !p->drained) {
+    if (in_a_row >= limit) {
+        return 1;
+    }
+    if (!p->drained) {
         return 0;
     }
     if (p->trusted > 0) {
@@ -59,15 +69,25 @@ cbase_io_turn_is_over(const raw_socket *raw)
     return waiting > 0;
 }
 
+int
+cbase_io_turn_is_told(const raw_socket *raw)
+{
+    int bytes;
+    socklen_t size = sizeof(bytes);
+
+    return cbase_socket_address_known(raw->family)
+           && getsockopt(raw->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, &size) == 0 && bytes <= 1;
+}
+
 void
 cbase_io_turn_read(const raw_socket *raw, int was_short)
 {
-    place *p = place_of(raw);
+    place *p = limit == 0 ? NULL : place_of(raw);
 
-    in_a_row++;
     if (p == NULL) {
         return;
     }
+    in_a_row++;
     if (p->raw != raw) {
         p->raw = raw;
         p->trusted = 0;

@@ -387,6 +387,25 @@ wait_in_python(const cbase_socket_parts *s, PyObject *sock, PyObject *watcher)
     return done == NULL ? -1 : 0;
 }
 
+/* Whether this greenlet is one that switches to the hub when it waits: a child of it, or its
+ * parent, which is the main greenlet of the thread; and whether the hub still has a loop. */
+static int
+is_of_hub(cbase_state *st, PyObject *hub)
+{
+    PyObject *current = st->io_wait->getcurrent();
+    PyObject *parent = current == NULL ? NULL : PyObject_GetAttr(current, st->s_parent);
+    PyObject *above = parent == NULL ? NULL : PyObject_GetAttr(hub, st->s_parent);
+    PyObject *loop = above == NULL ? NULL : cbase_hub_loop(st, hub); // None: it was destroyed
+    int found = loop != NULL && loop != Py_None && (parent == hub || above == current);
+
+    PyErr_Clear();
+    Py_XDECREF(loop);
+    Py_XDECREF(above);
+    Py_XDECREF(parent);
+    Py_XDECREF(current);
+    return found;
+}
+
 int
 cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                        Py_ssize_t event)
@@ -398,11 +417,11 @@ cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *s
     {
         return 0;
     }
-    PyObject *current = st->io_wait->getcurrent();
-    Py_XDECREF(current);
+    Py_INCREF(hub);
     Py_INCREF(watcher);
-    int plain = current != hub && current != NULL ? is_free(st, watcher) : 0;
+    int plain = is_of_hub(st, hub) ? is_free(st, watcher) : 0;
     Py_DECREF(watcher);
+    Py_DECREF(hub);
     PyErr_Clear();
     return plain > 0;
 }

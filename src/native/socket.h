@@ -62,8 +62,8 @@ int cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                   Py_ssize_t watcher);
 
 /* Whether a read of this socket by cbase_io_wait() need not be left to gevent's functions, nor
- * fails at once: nobody else waits for it, and this is not the hub. Runs no Python code but that
- * of the watcher. */
+ * fails at once: nobody else waits for it, and this greenlet belongs to its hub. Runs no Python
+ * code but that of the watcher. */
 int cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                            Py_ssize_t watcher);
 
@@ -83,11 +83,13 @@ typedef struct {
 void cbase_io_turn_limit(unsigned int most);
 /* Whether the next read of a socket has to wait for it, though there may be something. */
 int cbase_io_turn_is_over(const raw_socket *raw);
+/* Whether who waits for a socket is told of all that is there. */
+int cbase_io_turn_is_told(const raw_socket *raw);
 /* A read has got something, perhaps less than it asked for. */
 void cbase_io_turn_read(const raw_socket *raw, int was_short);
 /* There was nothing to read. */
 void cbase_io_turn_in_vain(const raw_socket *raw);
-/* The descriptor is that of a new socket. */
+/* The descriptor is that of a new socket, or of none. */
 void cbase_io_turn_forget(int fd);
 /* Around each wait. */
 void cbase_io_turn_begin_wait(void);

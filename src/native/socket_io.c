@@ -327,7 +327,8 @@ static int
 is_for_later(const stream *io, const raw_socket *raw, const reading *what)
 {
     return !(what->flags & MSG_PEEK) && cbase_io_turn_is_over(raw)
-           && cbase_io_wait_is_plain(io->st, io->s, io->sock, io->s->read_event);
+           && cbase_io_wait_is_plain(io->st, io->s, io->sock, io->s->read_event)
+           && cbase_io_turn_is_told(raw);
 }
 
 /* One attempt; or none, and BLOCKED, if it has to wait and may. */

@@ -2,17 +2,20 @@
 
 gevent lets it go on; so does ours with a limit of 0.
 """
+import os
 import socket as native
 import subprocess
 import sys
+import threading
 
 import gevent
 import pytest
 from gevent import get_hub, server  # noqa: F401 (the steps need gevent.server)
 from gevent._compat import PURE_PYTHON
+from gevent.threadpool import ThreadPool
 
-from ends import Ends, in_hub, starts
-from helpers import child_environ, is_on
+from ends import CLOSED, Ends, in_hub, raised, starts
+from helpers import child_environ, is_on, outcome, printed, until
 
 
 @pytest.fixture
@@ -20,6 +23,8 @@ def ends(impl):
     with Ends() as made:
         yield made
 
+
+LIBUV = type(get_hub().loop).__module__.startswith('gevent.libuv')
 
 #: how many reads come before that of who waits: in one turn of the loop, either may be the first
 FIRST = [1, 2]
@@ -190,6 +195,35 @@ def test_in_vain(limit, ends):
     assert log == (['loop'] if counts else [])
 
 
+def test_in_another_thread(limit, ends):
+    """Who reads there reads at once; it could not wait."""
+    limit(1)
+    sock, other = ends.pair()
+    one = Readers(ends, ends.pair())
+    pool = ThreadPool(1)
+    try:
+        for _ in range(3):
+            other.send(b'data')
+            assert pool.apply(sock.recv, (10,)) == b'data'
+    finally:
+        pool.kill()
+    one.its_other.send(b'late')
+    one.waits.join()
+
+
+def test_descriptor_closed_behind_the_back(limit, ends):
+    """EBADF, at once or after it has waited."""
+    limit(1)
+    one = Readers(ends, ends.pair())
+    one.other.send(b'data')
+    short(one.sock)
+    os.close(one.sock.fileno())
+    assert raised(one.sock.recv, 10) == CLOSED
+    one.sock._sock.detach()
+    one.its_other.send(b'late')
+    one.waits.join()
+
+
 def test_end_of_file(limit, readers):
     """Is found while others wait, and so is an error."""
     limit(1)
@@ -201,7 +235,7 @@ def test_end_of_file(limit, readers):
 
 def test_killed_while_it_waits_for_its_turn(limit, ends):
     """Nothing is lost."""
-    counts = limit(1)
+    counts = limit(100)
     one = Readers(ends, ends.pair())
     one.other.send(b'data')
 
@@ -220,6 +254,107 @@ def test_killed_while_it_waits_for_its_turn(limit, ends):
         assert greenlet.get() == b'more'
     one.its_other.send(b'late')
     one.waits.join()
+
+
+# -- what nobody is told of: it is read at once ---------------------------------------------------
+
+def drained(ends, made):
+    """A socket that was emptied, while another greenlet waits for its own; and its other end."""
+    made[1].send(b'data')
+    short(made[0])
+    sock, other = ends.pair()
+    return other, starts(sock, sock.recv, 10)
+
+
+def leave(waits):
+    other, greenlet = waits
+    other.send(b'late')
+    assert greenlet.get() == b'late'
+
+
+def test_in_a_native_thread(limit, ends):
+    """Where the socket's hub cannot be waited in."""
+    limit(1)
+    sock, other = ends.pair()
+    waits = drained(ends, (sock, other))
+    read = []
+
+    def read_some():
+        for _ in range(3):
+            other.send(b'data')
+            read.append(outcome(sock.recv, 10))
+    thread = threading.Thread(target=read_some)
+    thread.start()
+    thread.join()
+    assert read == [b'data'] * 3
+    leave(waits)
+
+
+def test_listener(limit, ends):
+    """It has nothing to read, and says so."""
+    limit(1)
+    listener = ends.gevents(native.create_server(('127.0.0.1', 0)))
+    sock, other = ends.pair()
+    other.send(b'x' * 5)
+    for _ in range(5):
+        assert sock.recv(1) == b'x'
+        with pytest.raises(OSError, match='not connected'):
+            listener.recv(1)
+
+
+def test_closed_inside(limit, ends):
+    """A descriptor that is closed behind gevent's back."""
+    limit(1)
+    sock, other = ends.pair()
+    closed, _ = ends.pair()
+    for _ in range(2):
+        other.send(b'x')
+        assert sock.recv(1) == b'x'
+    closed._sock.close()
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        closed.recv(1)
+
+
+@pytest.mark.parametrize('number', [1, 100])
+def test_low_water_mark(limit, ends, number):
+    """The system reports a socket no earlier than so much is there."""
+    limit(number)
+    sock, other = ends.tcp()
+    sock.setsockopt(native.SOL_SOCKET, native.SO_RCVLOWAT, 100)
+    waits = drained(ends, (sock, other))
+    for _ in range(3):
+        other.send(b'data')
+        until(lambda: readable(sock))
+        short(sock)
+    leave(waits)
+
+
+def readable(sock):
+    try:
+        return sock._sock.recv(10, native.MSG_PEEK) == b'data'
+    except BlockingIOError:
+        return False
+
+
+DESTROYED = '''
+    import gevent
+    from gevent import server, socket
+    one, other = socket.socketpair()
+    late, its_other = socket.socketpair()
+    waits = gevent.spawn(late.recv, 10)
+    gevent.sleep(0)
+    assert late._read_event.active
+    gevent.get_hub().destroy(destroy_loop=True)
+    for _ in range(3):
+        other.sendall(b'data')
+        print(one.recv(10))
+'''
+
+
+@pytest.mark.skipif(LIBUV, reason='libuv does not end')
+def test_hub_destroyed(impl, tmp_path):
+    """There is no turn to wait for."""
+    assert printed(impl, tmp_path, DESTROYED) == ["b'data'"] * 3
 
 
 # -- the limit ------------------------------------------------------------------------------------
