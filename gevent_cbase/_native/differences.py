@@ -12,10 +12,10 @@ import greenlet
 
 from gevent_cbase import _patches
 from gevent_cbase._native import (
-    digests, greenlets, inout, known, pools, premises, sockets, tls)
+    digests, greenlets, known, pools, premises, socket_io, sockets, tls)
 
 #: what stands for functions of gevent: the native steps, by the name of their fast path; and more
-STEPS = {'sockets': sockets, 'io': inout, 'pools': pools, 'greenlets': greenlets, 'tls': tls,
+STEPS = {'sockets': sockets, 'io': socket_io, 'pools': pools, 'greenlets': greenlets, 'tls': tls,
          'baseserver': _patches}
 
 CHANGE = 'The step has to be changed.'

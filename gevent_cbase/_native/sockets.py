@@ -7,7 +7,7 @@ import types
 import weakref
 
 from gevent_cbase import _cbase
-from gevent_cbase._native import function_calls, inout, premises, switches
+from gevent_cbase._native import function_calls, premises, socket_io, switches
 
 #: where the parts of gevent are that accepting stands for, and closing
 ACCEPT = {
@@ -77,8 +77,8 @@ def _prepare():
         get_hub=_read(parts['socket.__init__'], 'get_hub'),
         getdefaulttimeout=_read(parts['socket.__init__'], 'getdefaulttimeout'),
         cancelled=parts['SocketMixin._drop_events_and_close'].defaults[1],
-        close_later=_close_later, failed=do_read, wait=snapshot[inout.WAIT])
-    inout.prepare(snapshot, stamps)
+        close_later=_close_later, failed=do_read, wait=snapshot[socket_io.WAIT])
+    socket_io.prepare(snapshot, stamps)
     return None
 
 
@@ -142,14 +142,14 @@ def why_closing_off():
 
 def why_io_off():
     """Why reading and writing run in Python, as text; None if they do not."""
-    return why_off() or function_calls.off('io') or inout.why_off()
+    return why_off() or function_calls.off('io') or socket_io.why_off()
 
 
 def on_install(max_reads):
     """Have all calls of gevent's functions for sockets run in C, from now on; so many reads in a
     row need not wait.
     """
-    inout.set_limit(max_reads)
+    socket_io.set_limit(max_reads)
     function_calls.want(True)
     _prepare_again()
 

@@ -6,7 +6,7 @@
  * exactly gevent's socket with its non-blocking socket inside, and for arguments of the usual
  * types; all else goes on to the function's code before anything was read or sent. As in
  * socket_accept.c, the steps are only taken where gevent's code is known to be what would run:
- * gevent_cbase._native.inout compares it.
+ * gevent_cbase._native.socket_io compares it.
  *
  * Whoever waits switches to other greenlets, which may do anything to the socket: all is read anew
  * afterwards.
@@ -930,7 +930,7 @@ PyMethodDef cbase_socket_io_functions[] = {
                "Set how many reads in a row need not wait; 0: gevent's order.")},
     {"_io_prepare", (PyCFunction)(void (*)(void))io_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_io_prepare($module, /, **parts)\n--\n\n"
-               "Switch reading and writing in C on or off; for gevent_cbase._native.inout.")},
+               "Switch reading and writing in C on or off; for gevent_cbase._native.socket_io.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,16 +16,17 @@ from gevent_cbase._native import (
     differences,
     digests,
     greenlets,
-    inout,
     known,
     pools,
     premises,
+    socket_io,
     sockets,
     tls,
 )
 from helpers import child_environ
 
-PARTS = [name for step in (sockets, inout, pools, greenlets, tls, _patches) for name in step.PARTS]
+STEPS = sockets, socket_io, pools, greenlets, tls, _patches
+PARTS = [name for step in STEPS for name in step.PARTS]
 
 
 def found():
@@ -88,7 +89,7 @@ def test_what_is_known_is_of_a_part():
 
 def test_nothing_is_known_elsewhere():
     """No digest in any other file of the package."""
-    for step in (sockets, inout, pools, greenlets, tls, _patches, premises, differences, digests):
+    for step in (*STEPS, premises, differences, digests):
         with open(step.__file__, encoding='utf-8') as file:
             assert not re.search('[0-9a-f]{32}', file.read())
 
