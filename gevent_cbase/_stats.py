@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from gevent_cbase import _cbase, datastack
 from gevent_cbase._native import function_calls as _function_calls
+from gevent_cbase._native import socket_io as _socket_io
 from gevent_cbase._native import sockets as _sockets
 from gevent_cbase._native.paths import FAST_PATHS
 
@@ -77,7 +78,8 @@ def fast_paths(server):
         'watchers': no_sockets or _sockets._watchers_off(),
         'closing': (None if sockets else _why_off('sockets')) or (
             _function_calls.off('closing')),
-        'io': _why_off('io'),
+        'io': (None if sockets else _why_off('sockets')) or (
+            _function_calls.off('io') or _socket_io.why_off()),
         'pools': no_pools,
         'greenlets': _why_no_greenlets(server, plain),
         'datastack': datastack.why_off(),
