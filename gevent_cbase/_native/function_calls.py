@@ -97,7 +97,8 @@ def beginning_with(mark, code):
     """
     start = _code('RESUME', 0)
     constants = code.co_consts + (mark, False)
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
+    count = (code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
+             + bool(code.co_flags & CO_VARKEYWORDS))
     if (not code.co_code.startswith(start) or code.co_argcount < 1 or len(constants) > 255
             or code.co_cellvars or code.co_flags & UNKNOWN_FLAGS):
         raise ValueError('code of an unknown kind')
@@ -117,8 +118,8 @@ def beginning_with(mark, code):
         co_linetable=b''.join(_locations(positions, code.co_firstlineno)))
 
 
-#: flags of code, as inspect has them: it has *args; it has **kwargs, or is no plain function
-CO_VARARGS, UNKNOWN_FLAGS = 0x04, 0x08 | 0x20 | 0x80 | 0x200
+#: flags of code, as inspect has them: it has *args, or **kwargs; it is no plain function
+CO_VARARGS, CO_VARKEYWORDS, UNKNOWN_FLAGS = 0x04, 0x08, 0x20 | 0x80 | 0x200
 
 
 def _moved(code, units):
