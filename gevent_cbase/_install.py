@@ -106,9 +106,10 @@ def install(*, datastack=True, max_reads=None):
 
 
 def _checked(max_reads):
-    if operator.index(max_reads) < 0:
+    number = operator.index(max_reads)
+    if number < 0:
         raise ValueError('max_reads must not be negative: %r' % (max_reads,))
-    return operator.index(max_reads)
+    return number
 
 
 def _one_by_one(change, *args):

@@ -47,14 +47,6 @@ typedef struct run {
 } run;
 
 static int
-fail(run *r, const char *what, int number)
-{
-    r->failure = what;
-    errno = number;
-    return -1;
-}
-
-static int
 watch(run *r, client *c, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = c};
@@ -63,7 +55,9 @@ watch(run *r, client *c, uint32_t events)
     }
     int what = c->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     c->events = events;
-    return epoll_ctl(r->epoll, what, c->fd, &event) < 0 ? fail(r, "epoll_ctl", errno) : 0;
+    return epoll_ctl(r->epoll, what, c->fd, &event) < 0
+               ? load_fail(&r->failure, "epoll_ctl", errno)
+               : 0;
 }
 
 static void
@@ -90,7 +84,7 @@ send_on(run *r, client *c)
             if (errno == EAGAIN || errno == ENOTCONN) {
                 return watch(r, c, EPOLLIN | EPOLLOUT);
             }
-            return fail(r, "sending a message", errno);
+            return load_fail(&r->failure, "sending a message", errno);
         }
         c->unsent -= (size_t)sent;
     }
@@ -105,7 +99,7 @@ open_next(run *r, client *c)
     }
     begin(r, c);
     c->fd = load_connect(&r->target, 1);
-    return c->fd < 0 ? fail(r, "connecting to the server", errno) : send_on(r, c);
+    return c->fd < 0 ? load_fail(&r->failure, "connecting to the server", errno) : send_on(r, c);
 }
 
 /* The pauses. As all are of one length, they end in the order in which they begin. */
@@ -116,7 +110,7 @@ set_timer(run *r)
     int64_t due = r->pausing[r->pausing_first]->due;
     struct itimerspec when = {.it_value = {due / 1000000000, due % 1000000000}};
     if (timerfd_settime(r->timer, TFD_TIMER_ABSTIME, &when, NULL) < 0) {
-        return fail(r, "timerfd_settime", errno);
+        return load_fail(&r->failure, "timerfd_settime", errno);
     }
     return 0;
 }
@@ -134,7 +128,7 @@ end_pauses(run *r)
 {
     uint64_t expired;
     if (read(r->timer, &expired, sizeof(expired)) < 0 && errno != EAGAIN) {
-        return fail(r, "reading a timer", errno);
+        return load_fail(&r->failure, "reading a timer", errno);
     }
     while (r->pausing_count > 0) {
         client *c = r->pausing[r->pausing_first];
@@ -165,7 +159,7 @@ static int
 end_of_file(run *r, client *c)
 {
     if (!r->once || c->got < r->size) {
-        return fail(r, "the server has closed a connection", EPROTO);
+        return load_fail(&r->failure, "the server has closed a connection", EPROTO);
     }
     close(c->fd);
     c->fd = -1;
@@ -183,7 +177,7 @@ receive(run *r, client *c)
     size_t limit = r->datagram || room == 0 ? room + 1 : room; // anything more is noticed
     ssize_t got = recv(c->fd, r->buffer, limit, MSG_DONTWAIT);
     if (got < 0) {
-        return errno == EAGAIN ? 0 : fail(r, "receiving an answer", errno);
+        return errno == EAGAIN ? 0 : load_fail(&r->failure, "receiving an answer", errno);
     }
     if (got == 0 && !r->datagram) {
         return end_of_file(r, c);
@@ -191,7 +185,7 @@ receive(run *r, client *c)
     if ((size_t)got > room || (r->datagram && (size_t)got < room)
         || memcmp(r->buffer, r->messages + c->got, (size_t)got) != 0)
     {
-        return fail(r, "an answer is not what was sent", EPROTO);
+        return load_fail(&r->failure, "an answer is not what was sent", EPROTO);
     }
     c->got += (size_t)got;
     if (c->got < r->size || r->once) {
@@ -216,7 +210,7 @@ turn(run *r)
         return 1;
     }
     if (ready <= 0) {
-        return fail(r, "the server does not answer", ready ? errno : ETIMEDOUT);
+        return load_fail(&r->failure, "the server does not answer", ready ? errno : ETIMEDOUT);
     }
     for (int i = 0; i < ready; i++) {
         client *c = events[i].data.ptr;
@@ -243,7 +237,7 @@ start(run *r)
     r->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (r->epoll < 0 || r->timer < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->timer, &event) < 0) {
-        return fail(r, "epoll", errno);
+        return load_fail(&r->failure, "epoll", errno);
     }
     int64_t now = load_now();
     int failed = 0;

@@ -31,6 +31,8 @@ int load_connect(const load_target *target, int reset);
 int load_wait(int fd, short events);
 /* Raises OSError for errno, with what was tried. */
 int load_failed(const char *what);
+/* Notes what went wrong, with errno; always -1. Needs no GIL. */
+int load_fail(const char **failure, const char *what, int number);
 /* A monotonic clock, in ns. */
 int64_t load_now(void);
 /* A list of floats, or NULL. */

@@ -119,6 +119,14 @@ load_wait(int fd, short events)
     }
 }
 
+int
+load_fail(const char **failure, const char *what, int number)
+{
+    *failure = what;
+    errno = number;
+    return -1;
+}
+
 int64_t
 load_now(void)
 {

@@ -37,14 +37,6 @@ typedef struct run {
     const char *failure; // what went wrong; errno tells more
 } run;
 
-static int
-fail(run *r, const char *what, int number)
-{
-    r->failure = what;
-    errno = number;
-    return -1;
-}
-
 /* Sends what is left of the request. */
 static int
 send_on(run *r, slot *s, struct pollfd *p)
@@ -52,7 +44,7 @@ send_on(run *r, slot *s, struct pollfd *p)
     ssize_t sent = send(s->fd, r->request + s->sent, r->size - s->sent, MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno != EAGAIN && errno != ENOTCONN) {
-            return fail(r, "sending a request", errno);
+            return load_fail(&r->failure, "sending a request", errno);
         }
         sent = 0;
     }
@@ -78,7 +70,7 @@ begin(run *r, slot *s, struct pollfd *p)
     if (s->fd < 0) {
         s->fd = p->fd = load_connect(&r->target, !r->keep_alive);
         if (s->fd < 0) {
-            return fail(r, "connecting to the server", errno);
+            return load_fail(&r->failure, "connecting to the server", errno);
         }
     }
     return send_on(r, s, p);
@@ -95,16 +87,16 @@ is_complete(run *r, slot *s)
         return 0;
     }
     if (strncmp(s->buffer, ok, sizeof(ok) - 1) != 0) {
-        return fail(r, "an answer is not 200", EPROTO);
+        return load_fail(&r->failure, "an answer is not 200", EPROTO);
     }
     char *at = strcasestr(s->buffer, field);
     if (at == NULL || at > body) {
-        return fail(r, "an answer has no Content-Length", EPROTO);
+        return load_fail(&r->failure, "an answer has no Content-Length", EPROTO);
     }
     size_t length = strtoul(at + sizeof(field) - 1, NULL, 10);
     size_t got = s->got - (size_t)(body + 4 - s->buffer);
     if (got > length) {
-        return fail(r, "an answer is too long", EPROTO);
+        return load_fail(&r->failure, "an answer is too long", EPROTO);
     }
     return got == length;
 }
@@ -114,11 +106,11 @@ receive(run *r, slot *s, struct pollfd *p)
 {
     ssize_t got = recv(s->fd, s->buffer + s->got, sizeof(s->buffer) - 1 - s->got, 0);
     if (got < 0) {
-        return errno == EAGAIN ? 0 : fail(r, "receiving an answer", errno);
+        return errno == EAGAIN ? 0 : load_fail(&r->failure, "receiving an answer", errno);
     }
     if (got == 0) {
         if (!s->complete || s->got == sizeof(s->buffer) - 1) {
-            return fail(r, "an answer is incomplete or too long", EPROTO);
+            return load_fail(&r->failure, "an answer is incomplete or too long", EPROTO);
         }
         close(s->fd);
         s->fd = p->fd = -1;
@@ -126,7 +118,7 @@ receive(run *r, slot *s, struct pollfd *p)
     }
     s->got += (size_t)got;
     if (s->complete) {
-        return fail(r, "an answer is too long", EPROTO);
+        return load_fail(&r->failure, "an answer is too long", EPROTO);
     }
     int complete = is_complete(r, s);
     if (complete == 0 && r->target.family == AF_INET) {
@@ -151,7 +143,7 @@ turn(run *r)
         return 1;
     }
     if (ready <= 0) {
-        return fail(r, "the server does not answer", ready ? errno : ETIMEDOUT);
+        return load_fail(&r->failure, "the server does not answer", ready ? errno : ETIMEDOUT);
     }
     for (Py_ssize_t i = 0; i < r->clients; i++) {
         slot *s = &r->slots[i];

@@ -55,8 +55,7 @@ def prepare(snapshot, stamps):
     if _reason is None and premises.not_read('io'):
         _reason = 'gevent may wait in another way'
     if _reason is not None:
-        _cbase._io_prepare(premises=None, clock=None, timeout_error=None, no_timeout=None,
-                           do_read=None)
+        _cbase._io_forget()
         return
     for name in CALLS + SERVER_CALLS:
         parts[name] = function_calls.take_over(name, parts[name])
@@ -78,7 +77,7 @@ def class_differences(parts, snapshot):
     """Yield what is not as the steps need it besides the parts, each as text."""
     sock, raw = snapshot['gevent._socket3:socket'], snapshot['gevent._socket3:_wrefsocket']
     own = {name: part for name, part in parts.items() if name.startswith('SocketMixin.')}
-    yield from premises.not_known(sock, own, ('_wait', *READ_OF_RAW))
+    yield from premises.not_known(sock, own, ('_wait', 'args'))  # args: of exceptions
     yield from premises.not_known(raw, own)
     if isinstance(snapshot[WAIT], types.FunctionType):
         yield 'not with gevent in pure Python'
@@ -89,7 +88,3 @@ def class_differences(parts, snapshot):
             yield 'gevent has another Hub.%s' % name
     if type(snapshot['time:time']) is not types.BuiltinFunctionType:
         yield 'another time.time'
-
-
-#: what gevent's sockets read of exceptions and memoryviews
-READ_OF_RAW = ('args',)

@@ -12,15 +12,14 @@
  */
 #include "native/native.h"
 
-#include <string.h>
+#ifdef CBASE_HAVE_SOCKETS
 
-typedef cbase_outcome (*step)(cbase_state *st, PyObject *const *args, size_t nargs,
-                              PyObject **result);
+#include <string.h>
 
 /* The functions, and what stands for each. */
 typedef struct {
     const char *name;
-    step run;
+    cbase_call *run;
     int has_star;               // its parameters are (self, *args)
     PyFunctionObject *function; // owned; or NULL: not taken over
     vectorcallfunc as_before;   // how calls of it run otherwise
@@ -313,3 +312,16 @@ PyMethodDef cbase_function_calls_functions[] = {
                "Have all of them run as ever.")},
     {NULL, NULL, 0, NULL},
 };
+
+#else
+
+int
+cbase_function_calls_init(PyObject *module)
+{
+    (void)module;
+    return 0;
+}
+
+PyMethodDef cbase_function_calls_functions[] = {{NULL, NULL, 0, NULL}};
+
+#endif

@@ -108,7 +108,7 @@ cbase_io_turn_in_vain(const raw_socket *raw)
 void
 cbase_io_turn_forget(int fd)
 {
-    if (fd >= 0 && fd < DESCRIPTORS) {
+    if (limit != 0 && fd >= 0 && fd < DESCRIPTORS) {
         places[fd].raw = NULL;
     }
 }

@@ -41,28 +41,18 @@ struct cbase_io_wait_state {
 
 /* ---- greenlets ---- */
 
-/* Borrowed: the instance dict of a greenlet, if it has one; *known: 0 if that cannot be told. */
-static PyObject *
-dict_of(PyObject *greenlet, int *known)
-{
-    Py_ssize_t offset = Py_TYPE(greenlet)->tp_dictoffset;
-
-    *known = offset > 0;
-    return offset > 0 ? *(PyObject **)((char *)greenlet + offset) : NULL;
-}
-
 /* Whether an attribute of a greenlet is not in its instance dict. */
 static int
 has_none_of_its_own(PyObject *greenlet, PyObject *name)
 {
-    int known;
-    PyObject *dict = dict_of(greenlet, &known);
+    Py_ssize_t offset = Py_TYPE(greenlet)->tp_dictoffset;
+    PyObject *dict = offset > 0 ? *(PyObject **)((char *)greenlet + offset) : NULL; // borrowed
     int found = dict == NULL ? 0 : PyDict_Contains(dict, name);
 
     if (found < 0) {
         PyErr_Clear();
     }
-    return known && found == 0;
+    return offset > 0 && found == 0;
 }
 
 /* Whether greenlet.switch is the method of class greenlet. */
@@ -98,13 +88,9 @@ leave_current(cbase_state *st, PyObject *current)
     {
         return 0;
     }
-    method = PyObject_GetAttr(current, st->s_switch_out);
-    if (method == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+    int found = compat_get_optional(current, st->s_switch_out, &method);
+    if (found <= 0) {
+        return found;
     }
     done = method == Py_None ? Py_NewRef(Py_None) : PyObject_CallNoArgs(method);
     Py_DECREF(method);
@@ -114,94 +100,81 @@ leave_current(cbase_state *st, PyObject *current)
 
 /* ---- waiters ---- */
 
-/* In an `except` block: hub.handle_error(context, *sys.exc_info()) */
+/* except: hub.handle_error(greenlet.method, *sys.exc_info()) */
 static int
-report(cbase_state *st, PyObject *hub, PyObject *greenlet, PyObject *method_name)
+report(cbase_state *st, PyObject *hub, PyObject *greenlet, PyObject *method)
 {
     cbase_except block;
-    PyObject *type, *value, *traceback, *done = NULL;
 
     cbase_except_enter(&block);
-    PyErr_GetExcInfo(&type, &value, &traceback);
-    PyObject *context = PyObject_GetAttr(greenlet, method_name);
-    if (context != NULL) {
-        PyObject *args[5] = {hub, context, type == NULL ? Py_None : type,
-                             value == NULL ? Py_None : value,
-                             traceback == NULL ? Py_None : traceback};
-        done = PyObject_VectorcallMethod(st->s_handle_error, args, 5, NULL);
+    PyObject *context = PyObject_GetAttr(greenlet, method);
+    PyObject *handler = context == NULL ? NULL : PyObject_GetAttr(hub, st->s_handle_error);
+    if (handler != NULL) {
+        (void)cbase_except_report(handler, context, block.raised);
     }
-    Py_XDECREF(done);
+    Py_XDECREF(handler);
     Py_XDECREF(context);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
     return cbase_except_leave(&block);
 }
 
-/* The greenlet that waits, owned, for who is in the hub; NULL: nobody waits, or *failed. */
+/* greenlet.method(*args), where all are owned by the caller. */
 static PyObject *
-waiting(cbase_state *st, waiter *self, int *failed)
+call(cbase_state *st, PyObject *greenlet, PyObject *method, PyObject *args)
 {
-    *failed = 0;
-    if (self->greenlet == NULL) {
-        return NULL;
+    if (method == st->s_switch && switches_plainly(st, greenlet)) {
+        return st->io_wait->switch_greenlet(greenlet, args, NULL);
     }
-    PyObject *current = st->io_wait->getcurrent();
+    PyObject *bound = PyObject_GetAttr(greenlet, method);
+    PyObject *result = bound == NULL ? NULL : PyObject_Call(bound, args, NULL);
+    Py_XDECREF(bound);
+    return result;
+}
+
+/* Calls this method of the greenlet that waits, if one does, for who is in the hub. */
+static PyObject *
+resume(cbase_state *st, waiter *self, PyObject *method, PyObject *args)
+{
+    PyObject *greenlet = self->greenlet, *current;
+
+    if (greenlet == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    current = st->io_wait->getcurrent();
     Py_XDECREF(current);
     if (current != self->hub) {
         PyErr_SetString(PyExc_AssertionError,
                         "Can only use Waiter.switch method from the Hub greenlet");
-        *failed = 1;
         return NULL;
     }
-    return Py_NewRef(self->greenlet);
-}
-
-static PyObject *
-waiter_switch(PyObject *op, PyObject *value)
-{
-    cbase_state *st = cbase_module_state(PyType_GetModule(Py_TYPE(op)));
-    int failed;
-    PyObject *greenlet = waiting(st, (waiter *)op, &failed), *result = NULL;
-
-    if (greenlet == NULL) {
-        return failed ? NULL : Py_NewRef(Py_None);
-    }
-    PyObject *hub = Py_NewRef(((waiter *)op)->hub);
-    if (switches_plainly(st, greenlet)) {
-        PyObject *args = PyTuple_Pack(1, value); // owned here, while it is switched
-        result = args == NULL ? NULL : st->io_wait->switch_greenlet(greenlet, args, NULL);
-        Py_XDECREF(args);
-    }
-    else {
-        result = PyObject_CallMethodOneArg(greenlet, st->s_switch, value);
-    }
-    failed = result == NULL && report(st, hub, greenlet, st->s_switch) < 0;
+    PyObject *hub = Py_NewRef(self->hub);
+    Py_INCREF(greenlet);
+    Py_INCREF(args); // while it is switched
+    PyObject *result = call(st, greenlet, method, args);
+    int failed = result == NULL && report(st, hub, greenlet, method) < 0;
     Py_XDECREF(result);
-    Py_DECREF(hub);
+    Py_DECREF(args);
     Py_DECREF(greenlet);
+    Py_DECREF(hub);
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
-waiter_throw(PyObject *op, PyObject *args)
+waiter_switch(PyObject *self, PyObject *value)
 {
-    cbase_state *st = cbase_module_state(PyType_GetModule(Py_TYPE(op)));
-    int failed;
-    PyObject *greenlet = waiting(st, (waiter *)op, &failed);
+    cbase_state *st = cbase_module_state(PyType_GetModule(Py_TYPE(self)));
+    PyObject *args = PyTuple_Pack(1, value);
+    PyObject *done = args == NULL ? NULL : resume(st, (waiter *)self, st->s_switch, args);
 
-    if (greenlet == NULL) {
-        return failed ? NULL : Py_NewRef(Py_None);
-    }
-    PyObject *hub = Py_NewRef(((waiter *)op)->hub);
-    PyObject *method = PyObject_GetAttr(greenlet, st->s_throw);
-    PyObject *result = method == NULL ? NULL : PyObject_Call(method, args, NULL);
-    Py_XDECREF(method);
-    failed = result == NULL && report(st, hub, greenlet, st->s_throw) < 0;
-    Py_XDECREF(result);
-    Py_DECREF(hub);
-    Py_DECREF(greenlet);
-    return failed ? NULL : Py_NewRef(Py_None);
+    Py_XDECREF(args);
+    return done;
+}
+
+static PyObject *
+waiter_throw(PyObject *self, PyObject *args)
+{
+    cbase_state *st = cbase_module_state(PyType_GetModule(Py_TYPE(self)));
+
+    return resume(st, (waiter *)self, st->s_throw, args);
 }
 
 /* As that of gevent, so that errors read the same. */

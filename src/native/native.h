@@ -6,12 +6,21 @@
 
 #include "state.h"
 
+/* Defined where gevent's sockets are accepted, read, written and closed in C. */
+#if defined(__linux__) && !defined(CBASE_PORTABLE)
+#define CBASE_HAVE_SOCKETS 1
+#endif
+
 /* How a native step has ended. */
 typedef enum {
     CBASE_FAILED = -1,  // with an exception set
     CBASE_NOT_OURS = 0, // gevent's code has to run; nothing was done
     CBASE_DONE = 1,
 } cbase_outcome;
+
+/* What stands for a Python function, for function_calls.c: its arguments, `self` first. */
+typedef cbase_outcome cbase_call(cbase_state *st, PyObject *const *args, size_t nargs,
+                                 PyObject **result);
 
 /* ---- premises.c: is gevent's code still what it was? ---- */
 
@@ -48,34 +57,19 @@ extern PyMethodDef cbase_socket_close_functions[];
 cbase_outcome cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args);
 /* Whether a function, or NULL, is StreamServer.do_close. */
 int cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function);
-/* socket.close(), for function_calls.c. */
-cbase_outcome cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs,
-                                      PyObject **result);
+/* socket.close(). */
+cbase_call cbase_socket_close_call;
 
 /* ---- socket_io.c: reading and writing of gevent's sockets, for function_calls.c ---- */
 
 extern PyMethodDef cbase_socket_io_functions[];
 
 int cbase_socket_io_init(cbase_state *st);
-/* The functions of gevent's SocketMixin, `self` first; each may switch to other greenlets. */
-cbase_outcome cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs,
-                                   PyObject **result);
-cbase_outcome cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs,
-                                        PyObject **result);
-cbase_outcome cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs,
-                                       PyObject **result);
-cbase_outcome cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
-                                            PyObject **result);
-cbase_outcome cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs,
-                                   PyObject **result);
-cbase_outcome cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs,
-                                      PyObject **result);
-cbase_outcome cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
-                                     PyObject **result);
-
-/* sendto() of gevent's DatagramServer. */
-cbase_outcome cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
-                                            PyObject **result);
+/* The functions of gevent's SocketMixin, and sendto() of its DatagramServer; each may switch to
+ * other greenlets. */
+cbase_call cbase_socket_io_recv, cbase_socket_io_recv_into, cbase_socket_io_recvfrom,
+    cbase_socket_io_recvfrom_into, cbase_socket_io_send, cbase_socket_io_sendall,
+    cbase_socket_io_sendto, cbase_socket_io_server_sendto;
 /* DatagramServer.do_read for this socket, its `_socket`, and its result. */
 cbase_outcome cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result);
 /* Whether a function, or NULL, is DatagramServer.do_read. */

@@ -219,6 +219,12 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
     return 0;
 }
 
+void
+cbase_premises_forget(cbase_premises *premises)
+{
+    premises->classes = 0;
+}
+
 /* ---- the comparison ---- */
 
 /* module.prepare(): 0 or -1. It makes a Greenlet; in a generator, gevent leaves what the caller

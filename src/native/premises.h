@@ -50,6 +50,8 @@ void cbase_premises_register(cbase_state *st, cbase_premises_comparison *compari
  * defaults, kwdefaults), of (dict, names) and of (cell, contents), as they were when they were
  * compared. Replaces what an earlier call has set, or leaves it alone: 0 or -1. */
 int cbase_premises_set(cbase_premises *premises, PyObject *given);
+/* They do not hold until they are set again. */
+void cbase_premises_forget(cbase_premises *premises);
 /* 1, 0 or -1. If a class has changed, all is compared again, which may run anything. */
 int cbase_premises_hold(cbase_state *st, cbase_premises *premises,
                         cbase_premises_comparison *comparison);

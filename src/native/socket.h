@@ -6,8 +6,7 @@
 
 #include "native/premises.h"
 
-#if defined(__linux__) && !defined(CBASE_PORTABLE)
-#define CBASE_HAVE_SOCKETS 1
+#ifdef CBASE_HAVE_SOCKETS
 #include <sys/socket.h>
 
 /* The parts of gevent that the steps work with. */

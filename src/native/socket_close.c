@@ -307,13 +307,6 @@ cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
     return CBASE_NOT_OURS;
 }
 
-cbase_outcome
-cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
 int
 cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function)
 {

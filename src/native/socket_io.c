@@ -874,7 +874,7 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
 
 /* ---- for the modules in Python ---- */
 
-/* Hands over what the steps stand for; premises None: they are off. */
+/* Hands over what the steps stand for. */
 static PyObject *
 io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -888,10 +888,6 @@ io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                      &given.do_read))
     {
         return NULL;
-    }
-    if (premises == Py_None) {
-        io->premises.classes = 0; // not known
-        Py_RETURN_NONE;
     }
     PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout,
                                  given.do_read};
@@ -912,6 +908,14 @@ cbase_socket_io_init(cbase_state *st)
 }
 
 static PyObject *
+io_forget(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    cbase_premises_forget(&cbase_module_state(module)->socket_io->premises);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *
 io_limit(PyObject *module, PyObject *number)
 {
     unsigned long most = PyLong_AsUnsignedLong(number);
@@ -925,12 +929,15 @@ io_limit(PyObject *module, PyObject *number)
 }
 
 PyMethodDef cbase_socket_io_functions[] = {
+    {"_io_forget", io_forget, METH_NOARGS,
+     PyDoc_STR("_io_forget($module, /)\n--\n\n"
+               "Switch reading and writing in C off.")},
     {"_io_limit", io_limit, METH_O,
      PyDoc_STR("_io_limit($module, number, /)\n--\n\n"
                "Set how many reads in a row need not wait; 0: gevent's order.")},
     {"_io_prepare", (PyCFunction)(void (*)(void))io_prepare, METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("_io_prepare($module, /, **parts)\n--\n\n"
-               "Switch reading and writing in C on or off; for gevent_cbase._native.socket_io.")},
+               "Switch reading and writing in C on; for gevent_cbase._native.socket_io.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -941,64 +948,6 @@ cbase_socket_io_init(cbase_state *st)
 {
     (void)st;
     return 0;
-}
-
-cbase_outcome
-cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
-                              PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
-}
-
-cbase_outcome
-cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nargs,
-                              PyObject **result)
-{
-    (void)st, (void)args, (void)nargs, (void)result;
-    return CBASE_NOT_OURS;
 }
 
 cbase_outcome

@@ -54,3 +54,15 @@ cbase_except_reraise(cbase_except *block)
     PyErr_SetExcInfo(block->outer[0], block->outer[1], block->outer[2]);
     compat_set_raised(exc);
 }
+
+int
+cbase_except_report(PyObject *handler, PyObject *context, PyObject *exc)
+{
+    PyObject *tb = PyException_GetTraceback(exc);
+    PyObject *args[4] = {context, (PyObject *)Py_TYPE(exc), exc, tb == NULL ? Py_None : tb};
+    PyObject *result = PyObject_Vectorcall(handler, args, 4, NULL);
+
+    Py_XDECREF(tb);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}

@@ -151,5 +151,7 @@ void cbase_except_enter(cbase_except *block);
  * `reraise` raises it again unless the block raised another one. */
 int cbase_except_leave(cbase_except *block);
 void cbase_except_reraise(cbase_except *block);
+/* handler(context, type(exc), exc, traceback): 0 or -1 */
+int cbase_except_report(PyObject *handler, PyObject *context, PyObject *exc);
 
 #endif

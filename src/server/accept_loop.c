@@ -201,22 +201,6 @@ error_handler(cbase_state *st, PyObject *self)
     return handler;
 }
 
-/* handler(context, type(exc), exc, traceback) */
-static int
-report(PyObject *handler, PyObject *context, PyObject *exc)
-{
-    PyObject *tb = PyException_GetTraceback(exc);
-    PyObject *args[4] = {context, (PyObject *)Py_TYPE(exc), exc, tb == NULL ? Py_None : tb};
-    PyObject *result = PyObject_Vectorcall(handler, args, 4, NULL);
-
-    Py_XDECREF(tb);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
 /* Report what do_read raised: self.loop.handle_error(self, ...) */
 static int
 report_reading(cbase_state *st, PyObject *self, PyObject *exc)
@@ -226,7 +210,7 @@ report_reading(cbase_state *st, PyObject *self, PyObject *exc)
     if (handler == NULL) {
         return -1;
     }
-    int result = report(handler, self, exc);
+    int result = cbase_except_report(handler, self, exc);
     Py_DECREF(handler);
     return result;
 }
@@ -248,7 +232,7 @@ report_handling(cbase_state *st, PyObject *self, PyObject *args, PyObject *exc)
     }
     context = PyTuple_Pack(2, rest, self);
     if (context != NULL) {
-        result = report(handler, context, exc);
+        result = cbase_except_report(handler, context, exc);
     }
 done:
     Py_XDECREF(context);
