@@ -17,30 +17,52 @@ typedef struct {
     Py_ssize_t most;      // connections
 } batch;
 
+/* The hooks of the server as they are now; *hooks is NULL if it takes ordinary attribute access.
+ */
 static int
-batch_begin(cbase_state *st, PyObject *self, batch *b)
+find_hooks(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
 {
-    memset(b, 0, sizeof(*b));
-    b->counters = cbase_counters_of(st, self);
-    cbase_counters_end_pause(b->counters); // also where start_accepting() is not ours
-    if (cbase_premises_compare_again(st) < 0) {
-        return -1;
-    }
+    int known = cbase_hooks_get(st, self, &b->hooks);
+
+    *hooks = known > 0 ? &b->hooks : NULL;
+    return known < 0 ? -1 : 0;
+}
+
+/* self.max_accept and whether there is a `socket`: 0 or -1. */
+static int
+read_limits(cbase_state *st, PyObject *self, batch *b)
+{
     PyObject *max_accept = PyObject_GetAttr(self, st->s_max_accept);
+
     if (max_accept == NULL) {
         return -1;
     }
-    Py_ssize_t most = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
+    b->most = PyNumber_AsSsize_t(max_accept, NULL); // clips, as no batch gets that long
     Py_DECREF(max_accept);
-    if (most == -1 && PyErr_Occurred()) {
+    if (b->most == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    b->open = cbase_object_dict_has(self, st->s_socket);
+    return b->open < 0 ? -1 : 0;
+}
+
+static int
+batch_begin(cbase_state *st, PyObject *self, batch *b)
+{
+    const cbase_hooks *hooks;
+
+    memset(b, 0, sizeof(*b));
+    b->counters = cbase_counters_of(st, self);
+    cbase_counters_end_pause(b->counters); // also where start_accepting() is not ours
+    if (cbase_premises_compare_again(st) < 0 || find_hooks(st, self, b, &hooks) < 0) {
         return -1;
     }
     b->closes = st->lifecycle->closes;
-    b->open = cbase_object_dict_has(self, st->s_socket);
-    if (b->open < 0) {
-        return -1;
+    if (hooks == NULL || hooks->max_accept == 0) {
+        return read_limits(st, self, b);
     }
-    b->most = most;
+    b->most = hooks->max_accept;
+    b->open = hooks->has_socket;
     return 0;
 }
 
@@ -92,17 +114,6 @@ wait_for_slot(cbase_state *st, PyObject *self)
 
 /* ---- one connection ---- */
 
-/* The hooks of the server as they are now; *hooks is NULL if it takes ordinary attribute access.
- */
-static int
-find_hooks(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
-{
-    int known = cbase_hooks_get(st, self, &b->hooks);
-
-    *hooks = known > 0 ? &b->hooks : NULL;
-    return known < 0 ? -1 : 0;
-}
-
 /* self.do_read(); `hooks` are true now, or NULL. */
 static PyObject *
 call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
@@ -148,8 +159,9 @@ read_one(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks, P
         return -1;
     }
     int known = find_hooks(st, self, b, hooks);
-    if (*hooks != NULL && (*hooks)->delay_is_reset && PyTuple_CheckExact(*args)) {
-        some = PyTuple_GET_SIZE(*args) > 0;
+    if (*hooks != NULL && (*hooks)->delay_is_reset
+        && (*args == Py_None || PyTuple_CheckExact(*args))) {
+        some = *args != Py_None && PyTuple_GET_SIZE(*args) > 0;
     }
     else {
         *hooks = NULL;

@@ -16,7 +16,7 @@
 #include "server/server.h"
 
 #define SLOTS 8
-#define NAMES 10
+#define NAMES 11
 
 /* What was found for one server. Nothing here is owned: the class and the instance dict own it as
  * long as they have not changed. */
@@ -35,7 +35,7 @@ struct cbase_hooks_state {
 /* ---- what the class has ---- */
 
 /* The order of in_class. */
-enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET, RAW };
+enum { FULL, DO_READ, MIN_DELAY, DELAY, DO_HANDLE, SPAWN, HANDLE, DO_CLOSE, SOCKET, RAW, MAX };
 
 /* Adds what one class of the MRO has under names not found before: 1, 0 if looking that up
  * could run Python code, or -1. */
@@ -113,6 +113,19 @@ value_of(const hook_slot *slot, PyObject *const *in_dict, int i)
     return NULL;
 }
 
+/* The value of an int, or 0 if it is none, or is not positive. */
+static Py_ssize_t
+positive_int(PyObject *value)
+{
+    int overflow;
+
+    if (value == NULL || !PyLong_CheckExact(value)) {
+        return 0;
+    }
+    long number = PyLong_AsLongAndOverflow(value, &overflow);
+    return overflow == 0 && number > 0 ? number : 0;
+}
+
 static int
 is_base(const hook_slot *slot, PyObject *const *in_dict, int i, PyObject *base)
 {
@@ -131,6 +144,8 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (plain <= 0) {
         return plain;
     }
+    h->max_accept = positive_int(value_of(slot, in_dict, MAX));
+    h->has_socket = in_dict[SOCKET] != NULL;
     h->never_full = is_base(slot, in_dict, FULL, st->class->full.function);
     h->full = in_dict[FULL];
     if (in_dict[DO_READ] == NULL && slot->in_class[DO_READ] != NULL
@@ -218,7 +233,7 @@ cbase_hooks_init(cbase_state *st)
         [FULL] = st->s_full,      [DO_READ] = st->s_do_read,     [MIN_DELAY] = st->s_min_delay,
         [DELAY] = st->s_delay,    [DO_HANDLE] = st->s_do_handle, [SPAWN] = st->s__spawn,
         [HANDLE] = st->s__handle, [DO_CLOSE] = st->s_do_close,   [SOCKET] = st->s_socket,
-        [RAW] = st->s__socket,
+        [RAW] = st->s__socket,    [MAX] = st->s_max_accept,
     };
 
     st->hooks = cbase_state_new(sizeof(*st->hooks));

@@ -66,6 +66,8 @@ extern PyMethodDef cbase_hooks_functions[];
 
 /* A caller's copy owns the objects; to begin with it is all zero. */
 typedef struct {
+    Py_ssize_t max_accept;    // or 0: unknown
+    int has_socket;           // the instance has `socket`
     int never_full;           // `full` is BaseServer's
     int delay_is_reset;       // `delay` is the very object `min_delay`
     int base_do_handle;       // `do_handle` is BaseServer's
