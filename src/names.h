@@ -36,6 +36,7 @@
     X(close)                                                                                      \
     X(closed)                                                                                     \
     X(closing_fd)                                                                                 \
+    X(counter)                                                                                    \
     X(delay)                                                                                      \
     X(do_close)                                                                                   \
     X(do_handle)                                                                                  \

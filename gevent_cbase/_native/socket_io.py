@@ -64,7 +64,13 @@ def prepare(snapshot, stamps):
         premises=premises.given(stamps, parts.values()), clock=snapshot['time:time'],
         timeout_error=snapshot['socket:timeout'],
         no_timeout=snapshot['gevent._socketcommon:timeout_default'],
-        do_read=parts[DO_READ].function)
+        do_read=parts[DO_READ].function, semaphore=_semaphore(snapshot))
+
+
+def _semaphore(snapshot):
+    """gevent's class, if it is compiled, so that nobody can change it; or None."""
+    cls = snapshot['gevent.lock:Semaphore']
+    return cls if isinstance(cls, type) and not cls.__flags__ & premises.HEAP_TYPE else None
 
 
 def differences(parts, snapshot):

@@ -30,11 +30,15 @@
 typedef struct {
     PyObject *clock, *timeout_error, *no_timeout; // time.time, socket.timeout, timeout_default
     PyObject *do_read;                            // DatagramServer.do_read, the function
+    PyObject *semaphore;                          // the class, if nobody can change it; or None
 } io_parts;
 
 struct cbase_socket_io_state {
     cbase_premises premises;
     const io_parts *parts;
+    PyObject *spare; // bytes that a read may fill, owned by nobody else; or NULL
+    cbase_memo_class no_lock, no_socket; // of DatagramServers: `_writelock` and `socket`
+    cbase_memo_class locks_left;         // `counter` of semaphores
 };
 
 /* What is read from or written to. */
@@ -243,11 +247,58 @@ typedef struct {
     int wants_address;
 } reading;
 
+/* Bytes that are kept: not those that CPython allocates fast, nor many. */
+enum { SMALLEST_SPARE = 512, LARGEST_SPARE = 64 * 1024 };
+
+/* New bytes of this size, perhaps those that are kept. */
+static PyObject *
+take_bytes(struct cbase_socket_io_state *io, Py_ssize_t size)
+{
+    PyObject *bytes = io->spare;
+
+    if (bytes == NULL || PyBytes_GET_SIZE(bytes) != size) {
+        return PyBytes_FromStringAndSize(NULL, size);
+    }
+    io->spare = NULL; // another thread may read while this one does
+    return bytes;
+}
+
+/* Keeps bytes that nobody else has seen. */
+static void
+leave_bytes(struct cbase_socket_io_state *io, PyObject *bytes)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
+
+    if (size >= SMALLEST_SPARE && size <= LARGEST_SPARE) {
+        Py_XSETREF(io->spare, bytes); // what was read last is likely to be read next
+    }
+    else {
+        Py_DECREF(bytes);
+    }
+}
+
+/* The first bytes of these: a copy, if most are left over, which then serve the next read. */
+static PyObject *
+first_bytes(struct cbase_socket_io_state *io, PyObject *bytes, Py_ssize_t count)
+{
+    if (count < PyBytes_GET_SIZE(bytes) / 4) {
+        PyObject *copy = PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes), count);
+        if (copy != NULL) {
+            leave_bytes(io, bytes);
+            return copy;
+        }
+        PyErr_Clear(); // nothing that was read is lost for want of memory
+    }
+    (void)_PyBytes_Resize(&bytes, count); // or NULL, with an exception
+    return bytes;
+}
+
 /* raw.recv() and raw.recvfrom(), for bytes: one attempt. */
 static int
-read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **result, int *was_short)
+read_bytes(struct cbase_socket_io_state *io, raw_socket *raw, const reading *what, address *from,
+           PyObject **result, int *was_short)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, what->size);
+    PyObject *bytes = take_bytes(io, what->size);
     Py_ssize_t count;
 
     if (bytes == NULL) {
@@ -256,15 +307,12 @@ read_bytes(raw_socket *raw, const reading *what, address *from, PyObject **resul
     int outcome =
         receive(raw, PyBytes_AS_STRING(bytes), (size_t)what->size, what->flags, &count, from);
     if (outcome != CBASE_DONE) {
-        Py_DECREF(bytes);
+        leave_bytes(io, bytes);
         return outcome;
     }
     *was_short = count < what->size;
-    if (*was_short && _PyBytes_Resize(&bytes, count) < 0) {
-        return CBASE_FAILED;
-    }
-    *result = bytes;
-    return CBASE_DONE;
+    *result = *was_short ? first_bytes(io, bytes, count) : bytes;
+    return *result == NULL ? CBASE_FAILED : CBASE_DONE;
 }
 
 /* raw.recv_into() and raw.recvfrom_into(): one attempt. */
@@ -303,11 +351,11 @@ add_address(const address *from, PyObject **result)
 
 /* One attempt, with a socket of a known kind. */
 static int
-read_now(raw_socket *raw, const reading *what, PyObject **result)
+read_now(struct cbase_socket_io_state *io, raw_socket *raw, const reading *what, PyObject **result)
 {
     address from, *wanted = what->wants_address ? &from : NULL;
     int was_short = 0;
-    int outcome = what->buffer == NULL ? read_bytes(raw, what, wanted, result, &was_short)
+    int outcome = what->buffer == NULL ? read_bytes(io, raw, what, wanted, result, &was_short)
                                        : read_into(raw, what, wanted, result, &was_short);
 
     if (outcome == BLOCKED) {
@@ -339,7 +387,9 @@ try_reading(const stream *io, const reading *what, int may_wait, PyObject **resu
     int outcome = CBASE_NOT_OURS;
 
     if (raw != NULL && (!what->wants_address || cbase_socket_address_known(raw->family))) {
-        outcome = may_wait && is_for_later(io, raw, what) ? BLOCKED : read_now(raw, what, result);
+        outcome = may_wait && is_for_later(io, raw, what)
+                      ? BLOCKED
+                      : read_now(io->st->socket_io, raw, what, result);
     }
     Py_XDECREF(raw);
     return outcome;
@@ -721,35 +771,50 @@ has_address(int family, PyObject *pair, address *to)
     return 1;
 }
 
-/* sendto(data[, flags], address) */
-cbase_outcome
-cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+/* sendto(data[, flags], address). `result`: NULL if nobody wants it, nor waits: CBASE_NOT_OURS,
+ * and nothing sent, also if it would have to. */
+static cbase_outcome
+send_to(stream *io, PyObject *const *args, size_t nargs, PyObject **result)
 {
     writing what = {NULL, 0, NULL};
+    const part whole = {0, 0, -1};
+    Py_ssize_t count;
     address to;
-    stream io;
 
     if (nargs < 3 || nargs > 4 || !has_flags(args, nargs - 1, 2, FLAGS_OF_SEND, &what.flags)) {
         return CBASE_NOT_OURS;
     }
-    cbase_outcome outcome = open_stream(st, args[0], &io);
-    raw_socket *raw = outcome == CBASE_DONE ? raw_of(&io) : NULL;
+    raw_socket *raw = raw_of(io);
     if (raw == NULL) {
-        return outcome == CBASE_FAILED ? CBASE_FAILED : CBASE_NOT_OURS;
+        return CBASE_NOT_OURS;
     }
-    if (!has_address(raw->family, args[nargs - 1], &to)) {
-        outcome = CBASE_NOT_OURS;
-    }
-    else if (PySys_Audit("socket.sendto", "OO", (PyObject *)raw, args[nargs - 1]) < 0) {
+    cbase_outcome outcome =
+        has_address(raw->family, args[nargs - 1], &to) ? CBASE_DONE : CBASE_NOT_OURS;
+    if (outcome == CBASE_DONE
+        && PySys_Audit("socket.sendto", "OO", (PyObject *)raw, args[nargs - 1]) < 0)
+    {
         outcome = CBASE_FAILED;
     }
     Py_DECREF(raw);
     if (outcome != CBASE_DONE) {
         return outcome;
     }
-    what.data = args[1];
+    what.data = args[1]; // owned by the caller
     what.to = &to;
-    return write_and_count(&io, &what, UNKNOWN, result);
+    if (result != NULL) {
+        return write_and_count(io, &what, UNKNOWN, result);
+    }
+    int tried = try_writing(io, &what, &whole, &count);
+    return tried == BLOCKED ? CBASE_NOT_OURS : tried;
+}
+
+cbase_outcome
+cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
+{
+    stream io;
+    cbase_outcome outcome = open_stream(st, args[0], &io);
+
+    return outcome == CBASE_DONE ? send_to(&io, args, nargs, result) : outcome;
 }
 
 /* ---- gevent.server.DatagramServer ---- */
@@ -790,7 +855,7 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
     if (PyErr_CheckSignals() < 0) {
         return CBASE_FAILED;
     }
-    switch (read_bytes(raw, &what, &from, result, &was_short)) {
+    switch (read_bytes(st->socket_io, raw, &what, &from, result, &was_short)) {
     case CBASE_DONE:
         return add_address(&from, result);
     case BLOCKED:
@@ -809,6 +874,54 @@ cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function)
 {
     return function != NULL && st->socket_io->parts != NULL
            && function == st->socket_io->parts->do_read;
+}
+
+/* Owned: what an instance alone has under a name; or NULL without an exception. */
+static PyObject *
+own_attr(cbase_memo_class *no_such, PyObject *self, PyObject *name)
+{
+    PyObject *dict = cbase_memo_class_lacks(no_such, Py_TYPE(self), name)
+                         ? PyObject_GenericGetDict(self, NULL)
+                         : NULL;
+    PyObject *value = dict == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(dict, name));
+
+    PyErr_Clear();
+    Py_XDECREF(dict);
+    return value;
+}
+
+/* Whether self._writelock is a semaphore of gevent's that acquire() would not wait for. Who sends
+ * without waiting need not take it then. */
+static int
+lock_is_free(cbase_state *st, PyObject *self)
+{
+    struct cbase_socket_io_state *io = st->socket_io;
+    PyObject *lock = own_attr(&io->no_lock, self, st->s__writelock);
+    PyObject *left = NULL;
+
+    if (lock != NULL && (PyObject *)Py_TYPE(lock) == io->parts->semaphore) {
+        left = cbase_memo_attr(&io->locks_left, lock, st->s_counter);
+    }
+    int is_free = left != NULL && size_of(left) > 0;
+    PyErr_Clear();
+    Py_XDECREF(left);
+    Py_XDECREF(lock);
+    return is_free;
+}
+
+/* self.socket.sendto(*args), if that need not wait; or CBASE_NOT_OURS, and nothing was sent. */
+static cbase_outcome
+send_at_once(cbase_state *st, PyObject *const *args, size_t nargs)
+{
+    PyObject *sock = own_attr(&st->socket_io->no_socket, args[0], st->s_socket);
+    cbase_outcome outcome = CBASE_NOT_OURS;
+    stream io;
+
+    if (sock != NULL && (outcome = open_stream(st, sock, &io)) == CBASE_DONE) {
+        outcome = lock_is_free(st, args[0]) ? send_to(&io, args, nargs, NULL) : CBASE_NOT_OURS;
+    }
+    Py_XDECREF(sock);
+    return outcome;
 }
 
 /* self.socket.sendto(*args) */
@@ -832,21 +945,26 @@ send_by_server(cbase_state *st, PyObject *const *args, size_t nargs)
     return result;
 }
 
-/* try: self.socket.sendto(*args) finally: self._writelock.release() */
-static int
-send_and_release(cbase_state *st, PyObject *const *args, size_t nargs)
+/* self._writelock.acquire(), and try: self.socket.sendto(*args)
+ * finally: self._writelock.release() */
+static cbase_outcome
+send_with_lock(cbase_state *st, PyObject *const *args, size_t nargs)
 {
     cbase_except block;
-    PyObject *done = send_by_server(st, args, nargs);
 
-    if (done != NULL) {
-        Py_DECREF(done);
-        return cbase_object_run_on(args[0], st->s__writelock, st->s_release);
+    if (cbase_object_run_on(args[0], st->s__writelock, st->s_acquire) < 0) {
+        return CBASE_FAILED;
+    }
+    PyObject *sent = send_by_server(st, args, nargs);
+    if (sent != NULL) {
+        Py_DECREF(sent);
+        return cbase_object_run_on(args[0], st->s__writelock, st->s_release) < 0 ? CBASE_FAILED
+                                                                                 : CBASE_DONE;
     }
     cbase_except_enter(&block);
     (void)cbase_object_run_on(args[0], st->s__writelock, st->s_release);
     cbase_except_reraise(&block);
-    return -1;
+    return CBASE_FAILED;
 }
 
 /* sendto(*args) of the server, with the socket's own function where that is gevent's. */
@@ -855,21 +973,25 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
                               PyObject **result)
 {
     PyObject *own[4] = {NULL};
-    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
 
-    if (known <= 0 || nargs == 0 || nargs > Py_ARRAY_LENGTH(own)) {
-        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    if (nargs == 0 || nargs > Py_ARRAY_LENGTH(own)) {
+        return CBASE_NOT_OURS;
     }
     for (size_t i = 0; i < nargs; i++) {
         own[i] = Py_NewRef(args[i]);
     }
-    int failed = cbase_object_run_on(args[0], st->s__writelock, st->s_acquire) < 0
-                 || send_and_release(st, own, nargs) < 0;
+    cbase_outcome outcome = send_at_once(st, own, nargs);
+    if (outcome == CBASE_NOT_OURS) {
+        int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+        outcome = known > 0    ? send_with_lock(st, own, nargs)
+                  : known == 0 ? CBASE_NOT_OURS
+                               : CBASE_FAILED;
+    }
     for (size_t i = 0; i < nargs; i++) {
         Py_DECREF(own[i]);
     }
-    *result = failed ? NULL : Py_NewRef(Py_None);
-    return failed ? CBASE_FAILED : CBASE_DONE;
+    *result = outcome == CBASE_DONE ? Py_NewRef(Py_None) : NULL;
+    return outcome;
 }
 
 /* ---- for the modules in Python ---- */
@@ -878,19 +1000,20 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
 static PyObject *
 io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"premises", "clock", "timeout_error", "no_timeout", "do_read", NULL};
+    static char *names[] = {"premises",  "clock", "timeout_error", "no_timeout", "do_read",
+                            "semaphore", NULL};
     struct cbase_socket_io_state *io = cbase_module_state(module)->socket_io;
     io_parts given;
     PyObject *premises;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOO:_io_prepare", names, &premises,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOO:_io_prepare", names, &premises,
                                      &given.clock, &given.timeout_error, &given.no_timeout,
-                                     &given.do_read))
+                                     &given.do_read, &given.semaphore))
     {
         return NULL;
     }
-    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout,
-                                 given.do_read};
+    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout, given.do_read,
+                                 given.semaphore};
     const io_parts *parts = cbase_premises_keep_parts(io->parts, &given, sizeof(given), objects,
                                                       Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&io->premises, premises) < 0) {

@@ -423,6 +423,24 @@ def test_size_of_result(ends, read, count):
         assert hash(found) == hash(data)
 
 
+@reads
+def test_results_stay_as_they_are(ends, read):
+    """Whatever is read later, of whatever size."""
+    sock, other = ends.pair()
+    sizes = [8192, 8192, 100, 8192, 65536, 65536, 70000, 70000, 512, 8192]
+    parts = [os.urandom(count) for count in (1, 3000, 50, 2047, 2048, 2049, 17000, 5, 128, 9)]
+    found = []
+    for size, data in zip(sizes * 3, parts * 3):
+        other.send(data)
+        found.append(read(sock, size))
+        if size == 65536:
+            sock.timeout = 0.0
+            with pytest.raises(BlockingIOError):
+                read(sock, size)
+            sock.timeout = None
+    assert found == parts * 3
+
+
 def test_end_of_file_is_the_empty_bytes(ends):
     sock, other = ends.pair()
     other.close()
@@ -639,6 +657,7 @@ def test_references(ends):
     for _ in range(200):
         calls()
     assert [sys.getrefcount(one) for one in objects] == before
+
 
 def test_results_are_given_away(ends):
     """Nobody but the caller has them."""

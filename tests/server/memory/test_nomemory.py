@@ -446,3 +446,52 @@ def test_other_methods(impl, tmp_path):
     for call, (kinds, failures, lost, wrong) in results.items():
         assert set(kinds) <= {'MemoryError'} and (lost, wrong) == (0, []), call
     assert sum(failures for _, failures, _, _ in results.values()) > (10 if impl.stock else 30)
+
+
+@pytest.mark.parametrize('name, size', [('recv', 8192), ('recv', 200000), ('recv_into', 0)])
+def test_reading(impl, tmp_path, name, size):
+    """No byte is lost: it is read, or can be read. (gevent loses some.)"""
+    kinds, failures, lost, wrong = child(impl, tmp_path, '''
+        from gevent import socket
+        server.StreamServer(listener(), print)
+        one, other = socket.socketpair()
+        buffer, got = bytearray(100), [None]
+        given = buffer if sys.argv[1] == 'recv_into' else int(sys.argv[2])
+
+        def read():
+            got[0] = getattr(one, sys.argv[1])(given)
+
+        def step(n):
+            got[0] = None
+            data = b'%d' % n
+            other.send(data)
+            seen = attempt(n, read)
+            found = bytes(buffer[:got[0]]) if isinstance(got[0], int) else got[0]
+            try:
+                left = one._sock.recv(100)
+            except BlockingIOError:
+                left = None
+            return seen, STOCK or [found, left] in ([data, None], [None, data])
+        done(sweep(step))
+    '''.replace('STOCK', str(impl.stock)), name, size)
+    assert (lost, wrong) == (0, []) and set(kinds) <= {'MemoryError'}
+
+
+def test_writing(impl, tmp_path):
+    """All of it is sent once, or none."""
+    kinds, failures, lost, wrong = child(impl, tmp_path, '''
+        from gevent import socket
+        server.StreamServer(listener(), print)
+        one, other = socket.socketpair()
+
+        def step(n):
+            data = b'%d' % n
+            seen = attempt(n, one.sendall, data)
+            try:
+                found = other._sock.recv(100)
+            except BlockingIOError:
+                found = b''
+            return seen, found == data or bool(seen and not found)
+        done(sweep(step))
+    ''')
+    assert (lost, wrong) == (0, []) and set(kinds) <= {'MemoryError'}
