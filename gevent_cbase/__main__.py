@@ -19,8 +19,8 @@ gevent server in it then runs on the accept loop in C.
 
 With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
 with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, with
-GEVENT_CBASE_MAX_READS=100 greenlets that always find something to read let others
-read. Values that are not known are read as 0, with a warning.
+GEVENT_CBASE_MAX_READS=0 a handler that always finds something to read goes on
+reading. Values that are not known are read as 0, with a warning.
 """
 
 

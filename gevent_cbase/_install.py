@@ -22,7 +22,7 @@ NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
 _MODULE = 'gevent.baseserver'
 
 #: how many reads of sockets in a row need not wait, if nobody says so
-MAX_READS = 0
+MAX_READS = 100
 
 #: whether install() was called
 _wanted = False
@@ -85,11 +85,11 @@ def install(*, datastack=True, max_reads=None):
     Also enables the cache of gevent_cbase.datastack, unless *datastack* is false or the
     environment variable ``GEVENT_CBASE_DATASTACK`` is ``0``.
 
-    *max_reads*: after so many reads of gevent's sockets in a row that found something, the next
-    one waits for its turn in the event loop; and so does one after a read that has emptied its
-    socket, while others wait for theirs. A number from 0, which is gevent's order: whoever finds
+    *max_reads*: after so many reads in a row that found something, a handler that reads from its
+    client waits for its turn in the event loop; and so does one that has read all there was,
+    while others wait for their sockets. A number from 0, which is gevent's order: whoever finds
     something to read goes on. None: that of the environment variable ``GEVENT_CBASE_MAX_READS``,
-    or 0. Raises TypeError or ValueError for anything else.
+    or 100. Raises TypeError or ValueError for anything else.
 
     Warns with RuntimeWarning of each class that refuses the change, which stays on gevent's, and
     once of a value of these variables that is not known.

@@ -7,8 +7,10 @@
  *
  * So after a short read of a stream, the next read waits for the socket as if nothing were there:
  * if others wait for theirs, so that they get their turn; or if trying was in vain the last time.
- * And so does a read after too many that did not wait. The limit is 0, which is gevent's order,
- * unless somebody asks for another.
+ * And so does a read after too many that did not wait. A limit of 0 is gevent's order.
+ *
+ * Only a handler waits for its turn, with the client that it was started for: nobody else is
+ * likely to read from there, and to take what this one is waiting for.
  *
  * Who waits is only told of what the system reports. So a socket never waits for its turn before
  * something was read from it, nor if its descriptor was closed behind gevent's back, which loops

@@ -360,20 +360,20 @@ wait_in_python(const cbase_socket_parts *s, PyObject *sock, PyObject *watcher)
     return done == NULL ? -1 : 0;
 }
 
-/* Whether this greenlet is one that switches to the hub when it waits: a child of it, or its
- * parent, which is the main greenlet of the thread; and whether the hub still has a loop. */
+/* Whether this greenlet handles the client behind the socket, and switches to this hub when it
+ * waits: it is a child of the hub, which still has a loop. */
 static int
-is_of_hub(cbase_state *st, PyObject *hub)
+is_handler(cbase_state *st, PyObject *hub, PyObject *sock)
 {
     PyObject *current = st->io_wait->getcurrent();
-    PyObject *parent = current == NULL ? NULL : PyObject_GetAttr(current, st->s_parent);
-    PyObject *above = parent == NULL ? NULL : PyObject_GetAttr(hub, st->s_parent);
-    PyObject *loop = above == NULL ? NULL : cbase_hub_loop(st, hub); // None: it was destroyed
-    int found = loop != NULL && loop != Py_None && (parent == hub || above == current);
+    PyObject *parent = current != NULL && cbase_greenlet_serves(st, current, sock)
+                           ? PyObject_GetAttr(current, st->s_parent)
+                           : NULL;
+    PyObject *loop = parent == hub ? cbase_hub_loop(st, hub) : NULL; // None: it was destroyed
+    int found = loop != NULL && loop != Py_None;
 
     PyErr_Clear();
     Py_XDECREF(loop);
-    Py_XDECREF(above);
     Py_XDECREF(parent);
     Py_XDECREF(current);
     return found;
@@ -392,7 +392,7 @@ cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *s
     }
     Py_INCREF(hub);
     Py_INCREF(watcher);
-    int plain = is_of_hub(st, hub) ? is_free(st, watcher) : 0;
+    int plain = is_handler(st, hub, sock) ? is_free(st, watcher) : 0;
     Py_DECREF(watcher);
     Py_DECREF(hub);
     PyErr_Clear();

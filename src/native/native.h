@@ -122,6 +122,9 @@ cbase_outcome cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const
                                  size_t nargs, PyObject **greenlet);
 cbase_outcome cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args,
                                    size_t nargs, PyObject **greenlet);
+/* Whether this is a Greenlet that a server has started to handle this client: its arguments are
+ * (handle, close, (sock, ...)). */
+int cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock);
 /* greenlet.rawlink(callback), if it is a Greenlet that was just made and nobody has seen yet. */
 cbase_outcome cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback);
 /* greenlet.start(): 0 or -1 */

@@ -61,8 +61,8 @@ int cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                   Py_ssize_t watcher);
 
 /* Whether a read of this socket by cbase_io_wait() need not be left to gevent's functions, nor
- * fails at once: nobody else waits for it, and this greenlet belongs to its hub. Runs no Python
- * code but that of the watcher. */
+ * fails at once: this greenlet handles the client behind it, belongs to its hub, and nobody else
+ * waits for it. Runs no Python code but that of the watcher. */
 int cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                            Py_ssize_t watcher);
 
