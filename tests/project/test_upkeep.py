@@ -52,9 +52,9 @@ def test_issue_templates(name):
     assert re.match(r'---\nname: .+\nabout: .+\nlabels: \w+\n---\n', text)
     assert '`python -m gevent_cbase --info`' in text
     assert 'GEVENT_CBASE=0' in text
-    readme = text_of('README.rst')
+    documents = text_of('docs/using.rst')
     for variable in set(re.findall(r'GEVENT_CBASE\w*=\w*', text)):
-        assert variable.partition('=')[0] + '=' in readme
+        assert variable.partition('=')[0] + '=' in documents
 
 
 def test_fast_paths_in_the_template():
