@@ -8,6 +8,7 @@ same time. A server is asked by HTTP and then stopped, as by Ctrl-C or by ``kill
 left out: all tests, which .ci/run types itself. Ends with status 1 if a command fails.
 """
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -26,7 +27,9 @@ SERVING = {'wsgiref.simple_server:demo_app': 'Hello world!\n',
            'examples/wsgi_server.py': 'hello over http'}
 #: seconds that a command may take, and a server until it answers or has ended
 LIMIT, STOPPING = 600, 20
-#: README has fixed ports
+#: in a command, or what a server prints
+ADDRESS = re.compile(r'127\.0\.0\.1:(\d+)')
+#: one command has a fixed port
 port_is_free = threading.Lock()
 
 
@@ -76,10 +79,8 @@ class Shell:
         return self
 
     def __exit__(self, *exc_info):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.output.close()
 
@@ -105,7 +106,7 @@ def run(command, tree, env):
 
 def serve(command, answer, number, tree, env):
     """Run a server, ask it, and stop it by the signal *number*."""
-    fixed = re.search(r'127\.0\.0\.1:(\d+)', command)
+    fixed = ADDRESS.search(command)
     if fixed and socket.socket().connect_ex(('127.0.0.1', int(fixed[1]))) == 0:
         raise Failure('somebody else listens on port %s' % fixed[1])
     with Shell(command, tree, env) as shell:
@@ -116,12 +117,11 @@ def serve(command, answer, number, tree, env):
             if time.monotonic() > end:
                 raise Failure('nobody answers\n' + shell.said())
             time.sleep(0.1)
-            where = fixed or re.search(r'^127\.0\.0\.1:(\d+)$', shell.said(), re.M)
+            where = fixed or ADDRESS.search(shell.said())
             if where is None:
                 continue
             try:
-                with urllib.request.urlopen('http://%s/' % where[0].rpartition(' ')[2],
-                                            timeout=STOPPING) as response:
+                with urllib.request.urlopen('http://%s/' % where[0], timeout=STOPPING) as response:
                     got = response.read().decode()
                 break
             except OSError as ex:
@@ -150,7 +150,7 @@ def type_all(version, python, folder):
         try:
             if answers:
                 signals.reverse()
-                with port_is_free:
+                with port_is_free if ADDRESS.search(command) else contextlib.nullcontext():
                     serve(command, answers[0], signals[0], tree, env)
             else:
                 run(command, tree, env)

@@ -145,15 +145,13 @@ def install_and_serve(command, tmp_path):
 
 
 def example(command, tmp_path):
-    """It prints where it serves; with which class is told by its switch."""
-    process = subprocess.Popen(
-        spelled('exec ' + command) if '=' not in command else spelled(command), shell=True,
-        cwd=ROOT, env=child_environ(), text=True, stdout=subprocess.PIPE, start_new_session=True)
-    with process:
+    """It prints where it serves, and ends well when it is told to."""
+    with subprocess.Popen(spelled('exec env ' + command), shell=True, cwd=ROOT, text=True,
+                          env=child_environ(), stdout=subprocess.PIPE) as process:
         try:
             assert get(int(process.stdout.readline().rpartition(':')[2])) == 'hello over http'
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
     assert process.returncode == 0
 
 
@@ -244,7 +242,7 @@ def summary(command, tmp_path):
         command = command.replace(' --plot docs/numbers.svg', '')
     (tmp_path / 'docs').mkdir()
     out = run(command, cwd=tmp_path)
-    assert re.search(r'^3\.\d+ +(\d\.\d\d \(.*\) +){2}–\n', out, re.M)
+    assert re.search(r'^3\.\d+ +(\d\.\d\d \(\S+\) +){2}– +–\n', out, re.M)
     assert os.listdir(tmp_path / 'docs') == ['numbers.svg'] * ('--plot' in command)
 
 
