@@ -343,8 +343,8 @@ COMMANDS = {
     'python -m gevent_cbase examples/wsgi_server.py': example,
     'GEVENT_CBASE=0 python -m gevent_cbase examples/wsgi_server.py': example,
     "python -m pip install -e '.[bench]'": install_benchmarks,
-    'python -m gevent_cbase.bench connections --transport tcp --spawn default --clients wait '
-    '--quick': bench,
+    'python -m gevent_cbase.bench connections --transport tcp --clients wait --quick '
+    '--spawn default --only gevent,gevent_cbase': bench,
     'python -m gevent_cbase.bench connections --transport tcp --spawn default,pool,none '
     '--clients wait --rounds 11 --json wait.json': bench,
     'python -m gevent_cbase.bench connections --transport tcp --spawn default,pool,none '
