@@ -69,11 +69,25 @@ def environment(venv):
 class Shell:
     """A command that runs, in a group of processes of its own, as in a terminal."""
 
+    running = set()
+    is_over = False
+
     def __init__(self, command, tree, env):
+        if Shell.is_over:
+            raise Failure('it was not started any more')
         self.output = tempfile.TemporaryFile('w+')
         self.process = subprocess.Popen(
             ['bash', '-c', command], cwd=tree, env=env, stdin=subprocess.DEVNULL,
             stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True)
+        Shell.running.add(self)
+
+    @classmethod
+    def end_all(cls, *args):
+        """A handler of signals: all that runs fails, and nothing more is started."""
+        Shell.is_over = True
+        for shell in list(Shell.running):
+            with contextlib.suppress(ProcessLookupError):
+                shell.send(signal.SIGKILL)
 
     def __enter__(self):
         return self
@@ -82,6 +96,7 @@ class Shell:
         with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGKILL)
         self.process.wait()
+        Shell.running.remove(self)
         self.output.close()
 
     def send(self, number):
@@ -166,6 +181,8 @@ def main(versions):
             print('no CPython %s here' % version)
     if not found or LEFT_OUT not in commands():
         sys.exit('no CPython, or README without its test command')
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, Shell.end_all)
     with tempfile.TemporaryDirectory() as work, \
             concurrent.futures.ThreadPoolExecutor(len(found)) as pool:
         tasks = []
