@@ -18,7 +18,8 @@ gevent server in it then runs on the accept loop in C.
   --help, -h  print this
 
 With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
-with GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, with
+with GEVENT_CBASE_WITHOUT=sockets,pools without these fast paths, with
+GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, with
 GEVENT_CBASE_MAX_READS=0 a handler that always finds something to read goes on
 reading. Values that are not known are read as 0, with a warning.
 """

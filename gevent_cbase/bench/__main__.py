@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from gevent_cbase.bench import connections, io, loop, plot, spawn, wsgi
+from gevent_cbase.bench import connections, io, loop, plot, spawn, summary, wsgi
 from gevent_cbase.bench.children import BenchError
 from gevent_cbase.bench.report import Progress
 
@@ -54,7 +54,8 @@ choices.numbers = numbers
 
 def parse(args):
     parser = Parser(prog='python -m gevent_cbase.bench', description=__doc__.partition(': ')[2],
-                    allow_abbrev=False)
+                    allow_abbrev=False, epilog=(
+                        'python -m gevent_cbase.bench BENCHMARK --help shows its options'))
     commands = parser.add_subparsers(dest='benchmark', metavar='BENCHMARK', parser_class=Parser)
     for name, module in BENCHMARKS.items():
         command = commands.add_parser(name, help=module.__doc__, description=module.__doc__,
@@ -71,9 +72,14 @@ def parse(args):
             '--count', '--connections', '--requests', type=number, metavar='N', help=(
                 'what is measured in a round, so many times (default: %d; quick: %d)' % (
                     module.COUNT, module.QUICK_COUNT)))
+    command = commands.add_parser('summary', help=summary.__doc__, description=summary.__doc__,
+                                  allow_abbrev=False)
+    summary.add_options(command)
     options = parser.parse_args(args)
     if options.benchmark is None:
         parser.error('no benchmark given: %s' % ', '.join(BENCHMARKS))
+    if options.benchmark == 'summary':
+        return options
     module = BENCHMARKS[options.benchmark]
     options.rounds = options.rounds or (module.QUICK_ROUNDS if options.quick else module.ROUNDS)
     options.count = options.count or (module.QUICK_COUNT if options.quick else module.COUNT)
@@ -87,7 +93,7 @@ def check_files(options):
     if options.plot is not None:
         plot.check(options.plot)
     for name in ('json', 'plot'):
-        path = getattr(options, name)
+        path = getattr(options, name, None)
         if path is not None:
             folder = os.path.dirname(path) or '.'
             if os.path.isdir(path) or not os.access(folder, os.W_OK):
@@ -102,6 +108,13 @@ def main(args=None):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         check_files(options)
+        if options.benchmark == 'summary':
+            found = summary.Summary(options.files)
+            print('\n'.join(found.tables()))
+            if options.plot is not None:
+                summary.write(found, options.plot,
+                              options.python or summary.python(found.runs[0]))
+            return 0
         report = BENCHMARKS[options.benchmark].run(options, progress)
         progress.clear()
         print('\n'.join(report.table()))

@@ -24,20 +24,29 @@ def check(path):
                          "pip install 'gevent_cbase[bench]'")
 
 
-def write(report, path):
-    """Draw *report* to *path*."""
+def figure(width, height):
+    """An empty one, in inches."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib.figure import Figure
     matplotlib.rcParams.update({'svg.hashsalt': 'gevent_cbase', 'font.size': 9,
                                 'svg.fonttype': 'none'})
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def save(drawing, path):
+    """Write it; the same figures give the same file."""
+    drawing.savefig(path, dpi=150, metadata={'Date': None} if path.endswith('.svg') else None)
+
+
+def write(report, path):
+    """Draw *report* to *path*."""
     groups = list(report.groups())
     columns = 2 if len(groups) > 5 else 1
     rows = -(-len(groups) // columns)
     sizes = [max(len(results) for _, results in groups[row::rows]) for row in range(rows)]
-    figure = Figure(figsize=(1 + 6.5 * columns, 1.4 + 0.62 * rows + 0.27 * sum(sizes)),
-                    layout='constrained')
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True,
+    drawing = figure(1 + 6.5 * columns, 1.4 + 0.62 * rows + 0.27 * sum(sizes))
+    panels = drawing.subplots(rows, columns, squeeze=False, sharex=True,
                              gridspec_kw={'height_ratios': [size + 0.6 for size in sizes]})
     longest = max(result.median or 0 for result in report.results) or 1
     for panel in panels.flat:
@@ -47,10 +56,10 @@ def write(report, path):
         draw(panel, case, results, longest)
     for panel in panels[-1]:
         panel.set_xlabel('µs')
-    figure.suptitle(report.title.partition(':')[0], x=0.01, ha='left', fontweight='bold')
-    figure.supxlabel('\n'.join(list(report.footer())[:2]), fontsize=7, color='#666666',
-                     x=0.01, ha='left')
-    figure.savefig(path, dpi=150, metadata={'Date': None} if path.endswith('.svg') else None)
+    drawing.suptitle(report.title.partition(':')[0], x=0.01, ha='left', fontweight='bold')
+    drawing.supxlabel('\n'.join(list(report.footer())[:2]), fontsize=7, color='#666666',
+                      x=0.01, ha='left')
+    save(drawing, path)
 
 
 def draw(panel, case, results, longest):

@@ -8,7 +8,7 @@ not know. On the other side are the real ones, with install() and uninstall() as
 among others. Each operation is carried out on both sides; what it returned or raised, what it
 caused until nothing happened any more, and the state of server, pool and clients is compared.
 
-Left out is what README lists under "Differences from gevent".
+Left out is what docs/differences.rst lists.
 """
 import contextlib
 import errno
@@ -954,7 +954,7 @@ def add_rule(name, arguments):
 
 
 def is_allowed(self, name, args):
-    """Not what README lists as different."""
+    """Not what docs/differences.rst lists."""
     one = self.sides[0].server
     if name.startswith('connect') and {'stop', 'exit'} & set(args[0]):
         # closed in the middle of a batch by a handler in the hub

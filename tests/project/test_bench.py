@@ -246,6 +246,78 @@ def test_a_chart_of_what_is_too_short(tmp_path):
         assert file.read_text().count('too short to measure') == 2
 
 
+def written(folder, version, rounds, ratios, benchmark='connections', **settings):
+    """What a benchmark writes for gevent, with 40 µs, and for gevent_cbase; the path."""
+    case = {'transport': 'tcp', 'spawn': 'default'} if benchmark == 'connections' else {
+        'mode': 'once', 'size': 1024, 'clients': 16}
+    file = folder / ('%s-%s-%d.json' % (benchmark, version, rounds))
+    file.write_text(json.dumps({
+        'benchmark': benchmark, 'settings': dict(settings, rounds=rounds),
+        'versions': {'python': version + '.1', 'gevent': '26.9.0'},
+        'machine': {'system': 'Linux 6', 'cpu': 'a processor', 'cores': 2},
+        'results': [
+            {**case, 'implementation': 'gevent', 'median': 40, 'ratio': None},
+            {**case, 'implementation': 'gevent_cbase', 'median': 40 * ratios[1],
+             'ratio': dict(zip(('min', 'median', 'max'), ratios))}]}))
+    return str(file)
+
+
+def test_summary(tmp_path):
+    """A row of each CPython, in order; a later file counts; what was not measured is a dash."""
+    done = bench('summary', written(tmp_path, '3.13', 3, (0.9, 0.9, 0.9), clients='wait'),
+                 written(tmp_path, '3.13', 5, (0.41, 0.449, 0.5), clients='wait'),
+                 written(tmp_path, '3.9', 5, (0.3, 0.35, 1.25), clients='close'),
+                 written(tmp_path, '3.13', 7, (0.2, 0.25, 0.3), 'io'))
+    assert (done.returncode, done.stderr) == (0, '')
+    first, second, third = done.stdout.split('\n\n')
+    assert first == '\n'.join([
+        '=======  ================  =====================  =====================  ========',
+        'CPython  empty connection  request, reply, close  echo, connection kept  UDP echo',
+        '=======  ================  =====================  =====================  ========',
+        '3.9      –                 –                      –                      –',
+        '3.13     0.45 (0.41–0.50)  0.25 (0.20–0.30)       –                      –',
+        '=======  ================  =====================  =====================  ========'])
+    assert second.split('\n')[1].split('  ') == [
+        'CPython', 'pywsgi', 'pywsgi, keep-alive', 'gunicorn', 'gunicorn, keep-alive']
+    assert third.split('\n')[3].split() == ['3.9', '0.35', '(0.30–1.25)', '–', '–', '–']
+
+
+def test_chart_of_a_summary(tmp_path):
+    """It says what it shows, of which Python, and how many rounds were measured."""
+    if not has('matplotlib'):
+        return
+    chart = tmp_path / 'chart.svg'
+    files = [written(tmp_path, '3.13', 5, (0.41, 0.449, 0.5), clients='wait'),
+             written(tmp_path, '3.13', 7, (0.2, 0.25, 0.3), 'io'),
+             written(tmp_path, '3.12', 5, (0.3, 0.35, 1.25), clients='wait')]
+    for args, texts in (
+            ([], ['gevent = 1: less is better', '×0.45   18.0 µs', '×0.25   10.0 µs', '40.0 µs',
+                  'median of 5 or 7 rounds', 'CPython 3.13.1, gevent 26.9.0', 'a processor']),
+            (['--python', '3.12'], ['×0.35   14.0 µs', 'CPython 3.12.1', 'median of 5 rounds'])):
+        done = bench('summary', *files, '--plot', str(chart), *args)
+        assert (done.returncode, done.stderr) == (0, '')
+        drawn = chart.read_text()
+        for text in texts:
+            assert text in drawn
+    assert '×0.45' not in drawn
+    done = bench('summary', *files, '--plot', str(chart), '--python', '3.10')
+    assert (done.returncode, done.stderr) == (
+        1, 'gevent_cbase.bench: --plot: the files have nothing of CPython 3.10 to draw\n')
+
+
+@pytest.mark.parametrize('content, message', [
+    (None, 'No such file or directory'), ('x', None), ('[]', None), ('{"versions": {}}', None),
+    ('{"versions": {"python": "3.13.1"}}', None)])
+def test_summary_of_something_else(tmp_path, content, message):
+    file = tmp_path / 'file.json'
+    if content is not None:
+        file.write_text(content)
+    done = bench('summary', str(file))
+    assert (done.returncode, done.stdout) == (1, '')
+    assert done.stderr == 'gevent_cbase.bench: %s%s\n' % (
+        file, ': ' + message if message else ' is not what a benchmark has written')
+
+
 @pytest.mark.parametrize('name, own', [
     ('connections', ['--transport', '--spawn', '--only', '--clients', '--check', '--shortest']),
     ('wsgi', ['--server', '--only', '--clients', '--check', '--shortest']),
@@ -259,6 +331,9 @@ def test_help_shows_every_option(name, own):
     assert (done.returncode, done.stderr) == (0, '')
     shown = set(re.findall(r'^  (?:-h, )?(--[a-z-]+)', done.stdout, re.M))
     assert shown == {'--help', '--quick', '--json', '--plot', '--rounds', '--count', *own}
+    help_of_summary = bench('summary', '--help', COLUMNS='200').stdout
+    assert set(re.findall(r'^  (?:-h, )?(--[a-z-]+)', help_of_summary, re.M)) == {
+        '--help', '--plot', '--python'}
     assert 'SUPPRESS' not in text_of('gevent_cbase/bench/__main__.py')
 
 

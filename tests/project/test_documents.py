@@ -1,4 +1,5 @@
-"""README, CONTRIBUTING and RECIPES: every command in them is executed, and what they name exists.
+"""README, CONTRIBUTING, RECIPES and docs: every command in them is executed, and what they name
+exists.
 
 A line of a literal block (``::``) is a command. Each has to be in COMMANDS, with the function that
 executes it here, in small, or looks up where CI does. Blocks of Python code are run as well.
@@ -7,6 +8,7 @@ import ast
 import contextlib
 import glob
 import http.client
+import importlib.util
 import os
 import re
 import shlex
@@ -26,11 +28,13 @@ from gevent_cbase._native import known
 from gevent_cbase._native.paths import FAST_PATHS
 from helpers import ROOT, child_environ, reserved_port, text_of
 
-DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst']
 LIMIT = 100
 
 if not os.path.exists(os.path.join(ROOT, 'README.rst')):
     pytest.fail('these tests need the source tree')
+
+DOCUMENTS = ['README.rst', 'CONTRIBUTING.rst', 'RECIPES.rst', *sorted(
+    os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, 'docs', '*.rst')))]
 
 
 def blocks(document):
@@ -140,6 +144,17 @@ def install_and_serve(command, tmp_path):
     assert installed
 
 
+def example(command, tmp_path):
+    """It prints where it serves, and ends well when it is told to."""
+    with subprocess.Popen(spelled('exec env ' + command), shell=True, cwd=ROOT, text=True,
+                          env=child_environ(), stdout=subprocess.PIPE) as process:
+        try:
+            assert get(int(process.stdout.readline().rpartition(':')[2])) == 'hello over http'
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
 def install_benchmarks(command, tmp_path):
     """Without what it needs, and without building it once more."""
     tree, env = fresh(tmp_path)
@@ -151,13 +166,22 @@ def install_benchmarks(command, tmp_path):
 
 
 def in_ci(command, tmp_path):
-    """.ci/run reads it from README, and evaluates it."""
+    """.ci/run reads it from README, and evaluates it; .ci/readme.py leaves it out."""
     script = text_of('.ci/run')
     pattern = re.search(r'^command=\$\(grep -m 1 -E "(.*)" README\.rst\)$', script, re.M)[1]
     lines = [line for line in text_of('README.rst').split('\n')
              if re.search(pattern.replace('\\\\', '\\'), line)]
     assert lines[0] == '    ' + command
     assert '\n    eval "$command"\n' in script
+    assert '\nLEFT_OUT = "%s"\n' % command in text_of('.ci/readme.py')
+
+
+def typed_by_ci(command, tmp_path):
+    """.ci/readme.py types all of README, and .ci/run calls it."""
+    assert '\n    %s\n' % command in text_of('README.rst')
+    assert re.search(r'^\.ci/readme\.py 3\.11 3\.13$', text_of('.ci/run'), re.M)
+    for path in re.findall(r'tests/\S+', command):
+        assert os.path.exists(os.path.join(ROOT, path))
 
 
 def nox_sessions():
@@ -192,21 +216,34 @@ def by_nox(command, tmp_path):
 
 def bench(command, tmp_path):
     """One short round, a chart if it can be drawn."""
-    command = re.sub(r'--rounds \d+|--count \d+', '', command)
-    name = re.search(r'bench (\w+)', command)[1]
+    command = re.sub(r'--rounds \d+|--count \d+|--json \S+', '', command)
     command += ' --rounds 1 --count 40'
-    chart = tmp_path / 'chart.svg'
-    try:
-        import matplotlib  # noqa: F401
-        drawn = '--plot' in command
-    except ImportError:
-        drawn = False
-    plot = '--plot %s' % shlex.quote(str(chart)) if drawn else ''
-    command = re.sub(r'--plot \S+', plot, command)
-    if name == 'connections':
-        command += ' --spawn default --only gevent,gevent_cbase'
-    assert re.search(r'^  (gevent_cbase|without cache) ', run(command), re.M)
-    assert chart.exists() is drawn
+    if 'connections' in command:
+        command += ' --only gevent,gevent_cbase'
+    file = tmp_path / 'figures.json'
+    out = run('%s --json %s' % (command, shlex.quote(str(file))))
+    assert re.search(r'^  (gevent_cbase|without cache) ', out, re.M)
+    assert file.exists()
+
+
+def summary(command, tmp_path):
+    """Of files that have one case; a chart if it can be drawn."""
+    files = re.findall(r'(\w+)\.json', command)
+    run_of = {'wait': 'connections --transport tcp --spawn default --clients wait',
+              'close': 'connections --transport tcp --spawn default',
+              'io': 'io --mode once', 'wsgi': 'wsgi --server pywsgi'}
+    assert files == list(run_of)
+    for name in 'wait', 'io':  # the others are measured above
+        bench('python -m gevent_cbase.bench %s --only gevent,gevent_cbase --shortest 0'
+              % run_of[name], tmp_path)
+        os.rename(tmp_path / 'figures.json', tmp_path / (name + '.json'))
+    command = command.replace(' close.json', '').replace(' wsgi.json', '')
+    if importlib.util.find_spec('matplotlib') is None:
+        command = command.replace(' --plot docs/numbers.svg', '')
+    (tmp_path / 'docs').mkdir()
+    out = run(command, cwd=tmp_path)
+    assert re.search(r'^3\.\d+ +(\d\.\d\d \(\S+\) +){2}– +–\n', out, re.M)
+    assert os.listdir(tmp_path / 'docs') == ['numbers.svg'] * ('--plot' in command)
 
 
 def scaling(command, tmp_path):
@@ -301,10 +338,21 @@ COMMANDS = {
     'python -m pip install -e . && python -m gevent_cbase -m gevent.pywsgi '
     'wsgiref.simple_server:demo_app -b 127.0.0.1:8080': install_and_serve,
     "python -m pip install -e '.[test]' && python -m pytest -n auto": in_ci,
-    "python -m pip install '.[bench]'": install_benchmarks,
-    'python -m gevent_cbase.bench connections --transport tcp --rounds 11 --count 6000 '
-    '--plot docs/connections.svg': bench,
-    'python -m gevent_cbase.bench wsgi --rounds 31 --count 1500': bench,
+    "python -m pip install -q -e '.[test]' && "
+    'python -m pytest -n auto tests/server/accepting/test_spawn.py': typed_by_ci,
+    'python -m gevent_cbase examples/wsgi_server.py': example,
+    'GEVENT_CBASE=0 python -m gevent_cbase examples/wsgi_server.py': example,
+    "python -m pip install -e '.[bench]'": install_benchmarks,
+    'python -m gevent_cbase.bench connections --transport tcp --clients wait --quick '
+    '--spawn default --only gevent,gevent_cbase': bench,
+    'python -m gevent_cbase.bench connections --transport tcp --spawn default,pool,none '
+    '--clients wait --rounds 11 --json wait.json': bench,
+    'python -m gevent_cbase.bench connections --transport tcp --spawn default,pool,none '
+    '--rounds 11 --json close.json': bench,
+    'python -m gevent_cbase.bench io --size 1024 --clients 16 --rounds 11 --json io.json': bench,
+    'python -m gevent_cbase.bench wsgi --rounds 11 --json wsgi.json': bench,
+    'python -m gevent_cbase.bench summary wait.json close.json io.json wsgi.json '
+    '--plot docs/numbers.svg': summary,
     'python -m gevent_cbase.bench spawn --quick': bench,
     'python -m gevent_cbase.bench io --mode ready,paced --size 1024 --clients 16': bench,
     'python load/scaling.py 3 3000': scaling,
@@ -408,14 +456,42 @@ def sections(document):
 
 def test_order_of_readme():
     assert sections('README.rst') == [
-        'gevent_cbase', 'Numbers', 'Install', 'Four ways to use it',
-        'What changes, and what does not', 'Fast paths', 'Seeing inside', 'Limits', 'Scaling',
-        'How it works', 'For contributors']
+        'gevent_cbase', 'Install', 'Is it safe', 'Four ways to use it', 'Differences from gevent',
+        'Limits', 'Numbers', 'Tests', 'What was tested', 'Documents']
+
+
+def test_readme_decides_in_a_minute():
+    """At most 60 lines above the first table."""
+    lines = text_of('README.rst').split('\n')
+    assert next(number for number, line in enumerate(lines) if re.match('=+  =', line)) <= 60
+
+
+def test_documents_of_readme():
+    """It lists all of them."""
+    table = text_of('README.rst').partition('\nDocuments\n')[2]
+    listed = re.findall(r'^``(\S+\.rst)`` ', table, re.M)
+    assert sorted([*listed, 'README.rst', 'CHANGES.rst']) == sorted(
+        [*DOCUMENTS, 'CHANGES.rst', 'SECURITY.rst'])
+
+
+def test_help_shows_what_readme_uses():
+    """Each option of a command, and each variable of the environment."""
+    for command in commands():
+        found = re.search(r'-m (gevent_cbase(?:\.bench \w+)?) (?!SCRIPT)(.*)', command)
+        if found and found[1] != 'gevent_cbase':
+            text = run('python -m %s --help' % found[1], COLUMNS='200')
+            for option in re.findall(r'--[a-z-]+', found[2]):
+                assert re.search(r'^  %s\b' % option, text, re.M), (command, option)
+    text = run('python -m gevent_cbase --help')
+    for document in DOCUMENTS:
+        for name in re.findall(r'\bGEVENT_CBASE\w*(?==)', text_of(document)):
+            assert name == 'GEVENT_CBASE_TESTS' or name + '=' in text, name
 
 
 def test_public_names():
-    """README tells of each, and there is a stub for each."""
-    readme, stub = text_of('README.rst'), text_of('gevent_cbase/__init__.pyi')
+    """A document for users tells of each, and there is a stub for each."""
+    readme = ''.join(map(text_of, DOCUMENTS))
+    stub = text_of('gevent_cbase/__init__.pyi')
     tree = ast.parse(stub)
     (listed,) = [ast.literal_eval(node.value) for node in tree.body
                  if isinstance(node, ast.Assign) and node.targets[0].id == '__all__']
@@ -430,30 +506,32 @@ def test_public_names():
     assert {'enable', 'stats', 'disable'} <= set(datastack.__all__)
 
 
-def test_fast_paths_of_readme():
-    table = text_of('README.rst').partition('\nFast paths\n')[2].partition('To see which')[0]
+def test_fast_paths_are_listed():
+    table = text_of('docs/fast_paths.rst').partition('To see which')[0]
     assert re.findall(r'^``(\w+)`` ', table, re.M) == list(FAST_PATHS)
     assert 'FAST_PATHS = [\n    %s]\n' % repr(list(FAST_PATHS))[1:-1] in text_of('noxfile.py')
 
 
 def test_map_of_src():
-    """Each file is in the tables of docs/architecture.rst; README's names what is there."""
+    """Each file is in a table of docs/architecture.rst, and what *The tree* names is there."""
     text = text_of('docs/architecture.rst').partition('\nWhat each file may not know\n')[2]
     named = set(re.findall(r'^``(\w+\.[chp]y?)``  ', text, re.M))
     there = {os.path.basename(path) for folder in ('src', 'gevent_cbase/_native') for path in
              glob.glob(os.path.join(ROOT, folder, '**', '*.*'), recursive=True)
              if path.endswith(('.c', '.h', '.py'))}
     assert named == there - {'__init__.py', 'python.h', 'native.h', 'server.h'}
-    table = text_of('README.rst').partition('\nFor contributors\n')[2]
+    table = text_of('docs/architecture.rst').partition('\nThe tree\n')[2]
+    table = table.partition('\nWhat each file')[0]
     for name in re.findall(r'^``(\S+)``  ', table, re.M):
         assert os.path.exists(os.path.join(ROOT, name)), name
 
 
 def test_chart():
-    """README shows it where it is, and the command beside it makes it."""
-    readme = text_of('README.rst')
-    (chart,) = re.findall(r'^\.\. image:: (\S+)$', readme, re.M)
-    assert '--plot %s\n' % chart in readme
+    """README shows it where it is, and a command in docs makes it; it says what its bars are."""
+    (chart,) = re.findall(r'^\.\. image:: (\S+)$', text_of('README.rst'), re.M)
+    assert '--plot %s\n' % chart in text_of('docs/numbers.rst')
+    for words in 'gevent = 1: less is better', '× is the ratio to gevent', 'CPython 3.':
+        assert words in text_of(chart)
     assert text_of(chart).startswith('<?xml')
     assert 'graft docs\n' in text_of('MANIFEST.in')
 

@@ -174,11 +174,11 @@ def test_long_description():
     status, out, err = run('setup.py', '-q', '--long-description', cwd=ROOT)
     assert (status, err) == (0, '')
     with open(os.path.join(ROOT, 'README.rst'), encoding='utf-8') as file:
-        before, chart, after = file.read().partition('.. image:: docs/connections.svg\n')
+        before, chart, after = file.read().partition('.. image:: docs/numbers.svg\n')
     assert chart
     assert '.. image::' not in out and ':alt:' not in out
     assert out.rstrip() == before + (
-        'The chart of these numbers is ``docs/connections.svg`` in the source distribution.\n'
+        'The chart of these numbers is ``docs/numbers.svg`` in the source distribution.\n'
     ) + re.sub(r'\A(?: +.*\n)+', '', after).rstrip()
 
 

@@ -1,13 +1,16 @@
 """What those who carry on read and use: is it true of the tree?"""
 import os
 import re
+import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree
 
 import pytest
 
 import gevent_cbase
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import ROOT, text_of
+from helpers import ROOT, child_environ, text_of
 
 TEMPLATES = ['.github/ISSUE_TEMPLATE/%s.md' % name for name in ('bug', 'difference', 'speed')]
 
@@ -52,9 +55,9 @@ def test_issue_templates(name):
     assert re.match(r'---\nname: .+\nabout: .+\nlabels: \w+\n---\n', text)
     assert '`python -m gevent_cbase --info`' in text
     assert 'GEVENT_CBASE=0' in text
-    readme = text_of('README.rst')
+    documents = text_of('docs/using.rst')
     for variable in set(re.findall(r'GEVENT_CBASE\w*=\w*', text)):
-        assert variable.partition('=')[0] + '=' in readme
+        assert variable.partition('=')[0] + '=' in documents
 
 
 def test_fast_paths_in_the_template():
@@ -79,3 +82,66 @@ def test_picture_is_drawn_by_hand():
     assert {'src/server/', 'src/native/', 'src/python/', 'accept_loop.c'} <= words
     assert '@media (prefers-color-scheme: dark)' in source
     assert '.. image:: architecture.svg\n' in text_of('docs/architecture.rst')
+
+
+README = """\
+Usage::
+
+    echo $VIRTUAL_ENV$PYTHONPATH > said
+    python examples/wsgi_server.py
+    python -m pip install -e '.[test]' && python -m pytest -n auto
+
+No command: see below.
+
+.. code-block:: python
+
+    import nothing
+
+After that::
+
+    %s
+"""
+SERVER = """\
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(%r)
+server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+print('127.0.0.1:%%d' %% server.server_port, flush=True)
+server.serve_forever()
+"""
+VERSION = '%d.%d' % sys.version_info[:2]
+
+
+@pytest.mark.parametrize('last, answer, failure', [
+    ('test "$(cat said)" = "" && python -c "import sys; sys.exit(sys.prefix == sys.base_prefix)"',
+     b'hello over http', None),
+    ('echo why; false', b'hello over http', 'echo why; false\nexit status 1\nwhy\n'),
+    ('true', b'goodbye', "python examples/wsgi_server.py\nit answers 'goodbye'\n"),
+], ids=['right', 'command', 'server'])
+def test_ci_types_readme(tmp_path, last, answer, failure):
+    """In a fresh clone and a fresh environment; what fails there fails."""
+    for folder in '.ci', 'examples':
+        (tmp_path / folder).mkdir()
+    shutil.copy(os.path.join(ROOT, '.ci', 'readme.py'), tmp_path / '.ci')
+    (tmp_path / 'README.rst').write_text(README % last)
+    (tmp_path / 'examples' / 'wsgi_server.py').write_text(SERVER % answer)
+    for command in ('init -q', 'add .', '-c user.name=a -c user.email=b commit -q -m all'):
+        subprocess.run(['git', *command.split()], cwd=tmp_path, check=True)
+    path = os.path.join(sys.base_prefix, 'bin') + os.pathsep + os.environ['PATH']
+    done = subprocess.run([sys.executable, '.ci/readme.py', VERSION, '2.0'], cwd=tmp_path,
+                          env=child_environ(PATH=path), text=True, capture_output=True)
+    assert done.stderr == ''
+    assert done.stdout.startswith('no CPython 2.0 here\n')
+    assert 'pytest' not in done.stdout and 'nothing' not in done.stdout
+    if failure is None:
+        assert done.returncode == 0
+        assert re.sub(r' +\d+ s', '', done.stdout).split('\n')[1:] == [
+            '%s,: %s' % (VERSION, command) for command in (
+                'echo $VIRTUAL_ENV$PYTHONPATH > said', 'python examples/wsgi_server.py', last)
+        ] + ['']
+    else:
+        assert done.returncode == 1
+        assert 'FAILED on %s: %s' % (VERSION, failure) in done.stdout

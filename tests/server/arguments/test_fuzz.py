@@ -219,7 +219,7 @@ LISTENERS = PLAIN | things(['accept', 'family', 'getsockname', 'fileno', 'close'
                             'do_handshake']) | things(
     ['accept', 'family', 'getsockname', 'fileno', 'close'], ['accept', 'family', 'getsockname'])
 HANDLES = PLAIN | things(['__self__', '__name__', '__func__'])
-# without a semaphore ours accepts it, see README
+# without a semaphore ours accepts it, see docs/differences.rst
 SPAWNS = st.tuples(PLAIN | things([]), st.none()) | st.tuples(
     things(['full', 'join', 'kill'], ['spawn']), st.sampled_from(
         [Exception(), ValueError('link'), Grave('link')]))

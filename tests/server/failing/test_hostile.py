@@ -1215,7 +1215,7 @@ def test_acts_in_the_middle_of_a_batch(impl, how, where):
     the server is closed in the end, what was said and reported."""
     got = said(impl, 'sys.argv[1:] = %r, %r' % (how, where) + ACTS)
     if how == 'none' or where == 'spawn':
-        # gevent looks for a socket once more; see README, "Differences from gevent"
+        # gevent looks for a socket once more; see docs/differences.rst
         stopped = ', AttributeError' if impl.stock else ''
         # what cannot be spawned is closed unhandled
         assert got == IN_THE_HUB % (stopped, 2 if where == 'spawn' else 3)
