@@ -2,11 +2,11 @@
 from gevent_cbase import _requirements  # noqa: F401  first: says what is missing
 from gevent_cbase._native import paths as _paths  # noqa: F401  switches off what has to be off
 from gevent_cbase._install import install, is_installed, uninstall
-from gevent_cbase._stats import ServerStats, stats
+from gevent_cbase._stats import ServerStats, servers, stats
 from gevent_cbase._version import __version__
 
-__all__ = ['BaseServer', 'ServerStats', 'install', 'is_installed', 'parse_address', 'stats',
-           'uninstall', '__version__']
+__all__ = ['BaseServer', 'ServerStats', 'install', 'is_installed', 'parse_address', 'servers',
+           'stats', 'uninstall', '__version__']
 
 
 def __getattr__(name):

@@ -9,6 +9,7 @@ __all__ = [
     'install',
     'is_installed',
     'parse_address',
+    'servers',
     'stats',
     'uninstall',
     '__version__',
@@ -16,7 +17,7 @@ __all__ = [
 
 __version__: str
 
-def install(*, datastack: bool = True, max_reads: int | None = None) -> None: ...
+def install(*, datastack: bool = True, max_reads: int | None = None) -> bool: ...
 def uninstall() -> None: ...
 def is_installed() -> bool: ...
 
@@ -31,4 +32,5 @@ class ServerStats(NamedTuple):
     delay: float
     fast_paths: dict[str, str | None]
 
+def servers() -> list[BaseServer]: ...
 def stats(server: BaseServer) -> ServerStats: ...

@@ -9,7 +9,7 @@ import weakref
 
 from gevent._hub_local import get_hub_if_exists
 
-from gevent_cbase import _cbase
+from gevent_cbase import _cbase, _report
 from gevent_cbase import datastack as _datastack
 from gevent_cbase._native import sockets, switches
 from gevent_cbase._patches import Known, Patches, lock
@@ -26,6 +26,9 @@ MAX_READS = 100
 
 #: whether install() was called
 _wanted = False
+
+#: whether it has been told that it is on
+_told = False
 
 #: what has been replaced, if it is
 _installed = None
@@ -92,17 +95,34 @@ def install(*, datastack=True, max_reads=None):
     or 100. Raises TypeError or ValueError for anything else.
 
     Warns with RuntimeWarning of each class that refuses the change, which stays on gevent's, and
-    once of a value of these variables that is not known.
+    once of a value of these variables that is not known. The logger ``gevent_cbase`` gets a line
+    at INFO that tells versions, what is off and why; at WARNING if this gevent is not known.
 
     If it raises anything, for instance because warnings are errors, nothing is installed.
 
+    Returns whether it is on: what is_installed() returns then.
+
     .. versionadded:: 1.0
     """
+    _install_and_tell(datastack, max_reads)
+    return is_installed()
+
+
+def install_by_environment():
+    """install() for GEVENT_CBASE=1, see gevent_cbase_plugin: an operator wants to see the line."""
+    _install_and_tell(shown=True)
+
+
+def _install_and_tell(datastack=True, max_reads=None, shown=False):
+    global _told
     switches.check('GEVENT_CBASE')
     most = switches.number('GEVENT_CBASE_MAX_READS', MAX_READS) if max_reads is None else (
         _checked(max_reads))
     if not disabled():
         _one_by_one(_install, datastack, most)
+    if _wanted and not _told:
+        _told = True
+        _report.tell(shown)
 
 
 def _checked(max_reads):
@@ -181,6 +201,8 @@ def _exchange():
     # Other threads make servers meanwhile: a class is ours before its module has our names, and
     # the other way round in uninstall().
     refused = _replace(old, ours.BaseServer, type.__subclasses__(old), servers)
+    for server in servers:
+        _cbase._stats_begin(server)
     _rebind([(original, getattr(ours, name))
              for name, original in _installed.originals.items()])
     _warn(refused, old)
@@ -218,10 +240,10 @@ def uninstall():
 
 
 def _uninstall():
-    global _wanted
+    global _wanted, _told
     _datastack._on_uninstall()
     sockets.on_uninstall()
-    _wanted = False
+    _wanted = _told = False
     _finder.take_from(sys.meta_path)
     if _installed is not None:
         _uninstall_class()

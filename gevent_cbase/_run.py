@@ -1,4 +1,5 @@
-"""Run a program the way ``python`` does: a script, a module or code, as ``__main__``.
+"""Run a program the way ``python`` does: a script, a module or code, also from standard input, as
+``__main__``.
 
 No function that is below the program has ``__main__`` or its namespace: see src/run.c.
 """
@@ -32,6 +33,14 @@ def run_code(source, args):
         linecache.cache['<string>'] = (len(source), None, source.splitlines(True), '<string>')
     _new_main()
     return _cbase._run_source(source)
+
+
+def run_stdin(name, args):
+    """``python - args``: a program from standard input; return whether it ended well."""
+    sys.argv[:] = [name, *args]
+    _set_path0('')
+    _new_main()
+    return _cbase._run_stdin()
 
 
 def run_path(path, args):
@@ -70,10 +79,19 @@ def end_badly():
     raise Exception
 
 
+def begin_as_module():
+    """For a script of ours: sys.path as ``python -m`` begins with it."""
+    if not _has_safe_path():
+        sys.path[0] = os.getcwd()
+
+
+def _has_safe_path():
+    return getattr(sys.flags, 'safe_path', sys.flags.isolated)  # safe_path: since 3.11
+
+
 def _set_path0(entry, always=False):
     """Put *entry* where ``python -m`` has put the working directory."""
-    safe = getattr(sys.flags, 'safe_path', sys.flags.isolated)  # safe_path: since 3.11
-    if not safe:
+    if not _has_safe_path():
         sys.path[0] = entry
     elif always:
         sys.path.insert(0, entry)

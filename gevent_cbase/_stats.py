@@ -1,4 +1,4 @@
-"""stats(): what a server has done so far, and how."""
+"""servers() and stats(): which there are, what one has done so far, and how."""
 import os
 from typing import NamedTuple
 
@@ -37,6 +37,19 @@ for _name, _doc in {
                   'else why it does not, as text.',
 }.items():
     getattr(ServerStats, _name).__doc__ = _doc
+
+
+def servers():
+    """Return the servers of this process on the class in C: a list, in no order.
+
+    All that exist, of whatever class derived from BaseServer: made before install() or later, in
+    any thread, not started yet, running or stopped; in a forked child those that it has inherited.
+    It keeps none of them alive. An instance whose class did not call the constructor of BaseServer
+    is among them once it has accepted.
+
+    .. versionadded:: 1.0
+    """
+    return _cbase._stats_servers()
 
 
 def stats(server):

@@ -52,6 +52,7 @@ class BaseServer:
     def __init__(self, listener, handle=None, spawn='default'):
         """See help(BaseServer)."""
         _cbase._server_init(self, listener, handle, spawn)
+        _cbase._stats_begin(self)
 
     def __enter__(self):
         """Return the server itself."""

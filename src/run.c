@@ -31,6 +31,14 @@ run_file(PyObject *module, PyObject *args)
     return PyBool_FromLong(status == 0);
 }
 
+/* python - */
+static PyObject *
+run_stdin(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyBool_FromLong(PyRun_AnyFileExFlags(stdin, "<stdin>", 0, NULL) == 0);
+}
+
 /* python -c SOURCE */
 static PyObject *
 run_source(PyObject *module, PyObject *args)
@@ -75,6 +83,9 @@ PyMethodDef cbase_run_functions[] = {
      PyDoc_STR("_run_file($module, path, /)\n--\n\n"
                "Run a script, compiled or not, as `__main__`; return whether it ended well.\n\n"
                "Raises OSError if it cannot be opened.")},
+    {"_run_stdin", run_stdin, METH_NOARGS,
+     PyDoc_STR("_run_stdin($module, /)\n--\n\n"
+               "Run what standard input has as `__main__`; return whether it ended well.")},
     {"_run_source", run_source, METH_VARARGS,
      PyDoc_STR("_run_source($module, source, /)\n--\n\n"
                "Run code as `__main__`; return whether it ended well.")},

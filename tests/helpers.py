@@ -4,6 +4,7 @@ import gc
 import glob
 import importlib.util
 import os
+import re
 import socket as native
 import subprocess
 import sys
@@ -264,6 +265,24 @@ def child_environ(*folders, **more):
     env['PYTHONPATH'] = os.pathsep.join(filter(None, path + [env.get('PYTHONPATH')]))
     env.update(more)
     return {name: value for name, value in env.items() if value is not None}
+
+
+def with_metadata(folder, **more):
+    """child_environ(), with the metadata of an installation in *folder*: its entry points. There
+    may be none, or that of another tree.
+    """
+    sections = re.findall(r'^\[project\.(?:entry-points\."(.+)"|scripts)\]\n((?:.+\n)+)',
+                          text_of('pyproject.toml'), re.M)
+    info = os.path.join(folder, 'gevent_cbase-1.0.0.dist-info')
+    os.makedirs(info)
+    for name, text in (
+            ('METADATA', 'Metadata-Version: 2.1\nName: gevent_cbase\nVersion: 1.0.0\n'),
+            ('entry_points.txt', ''.join(
+                '[%s]\n%s' % (group or 'console_scripts', lines.replace('"', ''))
+                for group, lines in sections))):
+        with open(os.path.join(info, name), 'w') as file:
+            file.write(text)
+    return child_environ(str(folder), **more)
 
 
 def python(impl, *args):

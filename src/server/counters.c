@@ -1,8 +1,9 @@
-/* Counters of servers, for gevent_cbase.stats().
+/* Counters of servers, for gevent_cbase.stats() and servers().
  *
  * They lie beside the servers, in a table that finds them by the server's address: a server has no
- * room in C, and its `__dict__` shows gevent's attributes only. The accept loop looks its counters
- * up once in a batch and then adds to plain integers. A weak reference, made with the counters,
+ * room in C, and its `__dict__` shows gevent's attributes only. They are made by the constructor,
+ * or by the first batch. The accept loop looks them up once in a batch and then adds to plain
+ * integers. So the table is the list of servers, too. A weak reference, made with the counters,
  * tells when a server is gone; they go with it, before another object can have its address. Only
  * if a finalizer of garbage has made it does the collector, since CPython 3.14, clear it silently.
  *
@@ -212,6 +213,35 @@ errors_as_dict(const cbase_counters *c)
     return dict;
 }
 
+/* The servers of our class. Takes no reference to one that is on its way out. */
+static PyObject *
+servers(PyObject *module, PyObject *unused)
+{
+    cbase_state *st = cbase_module_state(module);
+    PyObject *list = PyList_New(0); // from here on nothing is called that may change the table
+
+    (void)unused;
+    for (size_t i = 0; list != NULL && i < BUCKETS; i++) {
+        for (cbase_counters *c = st->counters->buckets[i]; list != NULL && c != NULL; c = c->next)
+        {
+            if (!compat_is_gone(c->ref) && cbase_class_has(st, c->server)
+                && PyList_Append(list, c->server) < 0)
+            {
+                Py_CLEAR(list);
+            }
+        }
+    }
+    return list;
+}
+
+/* Counts a server from now on, whatever it does. */
+static PyObject *
+begin(PyObject *module, PyObject *server)
+{
+    (void)cbase_counters_of(cbase_module_state(module), server);
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *
 counters(PyObject *module, PyObject *server)
 {
@@ -279,6 +309,12 @@ PyMethodDef cbase_counters_functions[] = {
      PyDoc_STR("_stats_counters($module, server, /)\n--\n\n"
                "Return the counters of a server: accepted, spawn errors, a dict of accept errors\n"
                "by errno, times and seconds of pauses with the pool full, and of back-off.")},
+    {"_stats_servers", servers, METH_NOARGS,
+     PyDoc_STR("_stats_servers($module, /)\n--\n\n"
+               "Return a list of the servers that are counted and of our class.")},
+    {"_stats_begin", begin, METH_O,
+     PyDoc_STR("_stats_begin($module, server, /)\n--\n\n"
+               "Count a server from now on.")},
     {"_stats_start_over", start_over, METH_O,
      PyDoc_STR("_stats_start_over($module, all, /)\n--\n\n"
                "Reset the counters of all servers (True), or of those no longer of our class.")},

@@ -26,7 +26,7 @@ import gevent_cbase
 from gevent_cbase import datastack
 from gevent_cbase._native import known
 from gevent_cbase._native.paths import FAST_PATHS
-from helpers import ROOT, child_environ, reserved_port, text_of
+from helpers import ROOT, child_environ, reserved_port, text_of, with_metadata
 
 LIMIT = 100
 
@@ -293,6 +293,11 @@ def runner(command, tmp_path):
     assert run(command, cwd=tmp_path) == "['a', 'b c']\n"
 
 
+def standard_input(command, tmp_path):
+    (tmp_path / 'program.py').write_text('import sys; print(sys.argv)')
+    assert run(command.replace('SCRIPT', 'program.py'), cwd=tmp_path) == "['-']\n"
+
+
 def info(command, tmp_path):
     out = run(command)
     assert out.startswith('gevent_cbase %s\n' % gevent_cbase.__version__)
@@ -319,6 +324,35 @@ def gunicorn(command, tmp_path):
     env = child_environ(GUNICORN_CMD_ARGS='--bind unix:%s --no-control-socket' % path)
     with serving(shlex.join(words), path, tmp_path, env) as answer:
         assert answer == 'gevent_cbase.baseserver'
+
+
+def by_environment(command, tmp_path):
+    """With metadata that has the plugin, as after an installation; a worker for a short time."""
+    (variable, value), program = command.split()[0].split('='), command.split()[1]
+    (tmp_path / 'app.py').write_text('def app(environ, start_response): pass')
+    (tmp_path / 'tasks.py').write_text('import celery\napp = celery.Celery(broker="memory://")')
+    words = [sys.executable, '-m', program, *shlex.split(command)[2:]]
+    if program == 'gunicorn':
+        words += ['-b', 'unix:socket', '--no-control-socket']
+    env = with_metadata(tmp_path / 'metadata', **{variable: value})
+    with subprocess.Popen(words, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        told = next((line for line in process.stderr if ' is on: ' in line), None)
+        process.terminate()
+        process.stderr.read()
+    assert told and told.startswith('gevent_cbase %s is on: ' % gevent_cbase.__version__)
+
+
+def example(command, tmp_path):
+    """What is shown, not run: it looks as the real one does."""
+    from gevent_cbase import _report
+    shown, real = (re.sub(r'[\d.]{4,}(dev\d+)?', 'X', line)
+                   for line in (command, _report.line()))
+    assert shown.startswith(real.partition('; ')[0] + '; off: ')
+
+
+def version(command, tmp_path):
+    assert run(command) == 'gevent_cbase %s\n' % gevent_cbase.__version__
 
 
 def recipe(command, tmp_path):
@@ -361,6 +395,14 @@ COMMANDS = {
     'python -m gevent_cbase -c CODE [ARG ...]': runner,
     'python -m gevent_cbase --info': info,
     'python -m gevent_cbase._native.differences': differences,
+    'python -X dev -m gevent_cbase SCRIPT [ARG ...]': runner,
+    'python -m gevent_cbase - < SCRIPT': standard_input,
+    'python -m gevent_cbase --version': version,
+    "python -m pip install '.[prometheus]'": install_benchmarks,
+    'GEVENT_CBASE=1 gunicorn -k gevent app:app': by_environment,
+    'GEVENT_CBASE=1 celery -A tasks worker -P gevent': by_environment,
+    'gevent_cbase 1.0.0 is on: gevent 26.9.0, CPython 3.12.1; off: io '
+    '(GEVENT_CBASE_WITHOUT switches it off)': example,
     'gunicorn -k gevent_cbase.gunicorn.GeventWorker app:app': gunicorn,
     'gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app': gunicorn,
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
@@ -432,14 +474,15 @@ for port in [one.server_port for one in running]:
 @pytest.mark.parametrize('document, number', [
     (document, number) for document in DOCUMENTS for number, _ in enumerate(
         block for kind, block in blocks(document) if kind == 'python')])
-def test_python_code(document, number):
+def test_python_code(document, number, tmp_path):
     """It runs, as a program of its own; the metrics say what they should."""
     block = [block for kind, block in blocks(document) if kind == 'python'][number]
     metrics = 'def metrics' in block
-    code = BEFORE % ('signal_handler' in block) + block.replace(':9100', ':0') + (
+    code = BEFORE % ('signal_handler' in block) + re.sub(r'\b9100\b', '0', block) + (
         ASK if metrics else '')
-    done = subprocess.run([sys.executable, '-c', code], env=child_environ(), text=True,
-                          capture_output=True, timeout=LIMIT)
+    env = child_environ(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    done = subprocess.run([sys.executable, '-c', code], env=env, text=True, capture_output=True,
+                          timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout == ('server_accepted_total 0\n'
                            'server_paused_seconds_total{reason="full"} 0.000000\n'
@@ -573,10 +616,10 @@ def test_pythons():
 def test_extras():
     extras = text_of('pyproject.toml').partition('[project.optional-dependencies]')[2]
     extras = extras.partition('\n[')[0]
-    assert re.findall(r'^(\w+) = \[', extras, re.M) == ['test', 'bench']
+    assert re.findall(r'^(\w+) = \[', extras, re.M) == ['prometheus', 'test', 'bench']
     named = {name for document in DOCUMENTS
              for name in re.findall(r"'\.\[(\w+)\]'", text_of(document))}
-    assert named == {'test', 'bench'}
+    assert named == {'prometheus', 'test', 'bench'}
 
 
 def test_noxs_checks():

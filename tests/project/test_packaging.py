@@ -2,6 +2,7 @@
 
 That an sdist and a wheel are built, checked and installed is nox's session ``packaging``.
 """
+import importlib
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 import gevent_cbase
 from gevent_cbase import _cbase, _requirements
-from helpers import ROOT, child_environ
+from helpers import ROOT, child_environ, text_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.dirname(gevent_cbase.__file__)
@@ -91,11 +92,36 @@ def test_types_in_a_program(tmp_path):
     with open(program) as file:
         expected = [(number, line.split('  # ')[1].strip())
                     for number, line in enumerate(file, 1) if '  # ' in line]
-    assert len(expected) == 17
+    assert len(expected) == 19
     status, out, err = mypy(tmp_path, *args, program)
     assert [(int(number), kind) for number, kind in
             re.findall(r'wrong\.py:(\d+): error: .*\[([\w-]+)\]', out)] == expected
     assert status == 1
+
+
+# Entry points
+
+
+@pytest.mark.parametrize('section, names', [
+    ('scripts', ['gevent-cbase']),
+    ('entry-points."gevent.plugins.monkey.did_patch_all"', ['gevent_cbase'])])
+def test_entry_points(section, names):
+    """What an installer writes into the metadata is there."""
+    lines = text_of('pyproject.toml').partition('\n[project.%s]\n' % section)[2].partition('\n\n')
+    found = re.findall(r'^([\w-]+) = "([\w.]+):(\w+)"$', lines[0], re.M)
+    assert [name for name, _, _ in found] == names
+    for _, module, function in found:
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_modules_that_are_packed():
+    """Packages, and the module of the plugin."""
+    text = text_of('pyproject.toml')
+    assert 'py-modules = ["gevent_cbase_plugin"]\n' in text
+    packages = re.search(r'^packages = \[(.*)\]$', text, re.M)[1].replace('"', '').split(', ')
+    there = [os.path.relpath(folder, ROOT).replace(os.sep, '.')
+             for folder, _, files in os.walk(PACKAGE) if '__init__.py' in files]
+    assert sorted(packages) == sorted(there)
 
 
 # Errors that say what is missing

@@ -17,7 +17,7 @@ import time
 import psutil
 import pytest
 
-from helpers import ROOT, child_environ, wait_for
+from helpers import ROOT, child_environ, wait_for, with_metadata
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
@@ -273,11 +273,21 @@ def is_open(port):
     return True
 
 
-@stream_worker
-def test_binary_upgrade(tmp_path, worker):
+def by_environment(tmp_path):
+    """What GEVENT_CBASE=1 needs."""
+    env = with_metadata(tmp_path / 'metadata')
+    return {'GEVENT_CBASE': '1', 'PYTHONPATH': env['PYTHONPATH']}
+
+
+@pytest.mark.parametrize('worker, bases', [
+    *STREAM_WORKERS.items(), ('environment', STREAM + OURS)])
+def test_binary_upgrade(tmp_path, worker, bases):
     """USR2 starts a second gunicorn on the same socket; the first may go, and nothing is lost."""
     script = os.path.join(os.path.dirname(sys.executable), 'gunicorn')
-    with Gunicorn(tmp_path, worker, program=[script], environ=LOSSLESS) as server:
+    environ = LOSSLESS
+    if worker == 'environment':
+        worker, environ = 'gevent', {**LOSSLESS, **by_environment(tmp_path)}
+    with Gunicorn(tmp_path, worker, program=[script], environ=environ) as server:
         (old,) = server.wait_for_workers(1)
         with Load(server, clients=4) as load:
             server.process.send_signal(signal.SIGUSR2)
@@ -289,7 +299,7 @@ def test_binary_upgrade(tmp_path, worker):
         assert len(load.pids) == len(load.sent)
         (new,) = set(load.pids) - {old}
         assert set(load.pids[-8:]) == {new}
-        assert server.ask('/bases') == WORKERS[worker]
+        assert server.ask('/bases') == bases
 
 
 @stream_worker
@@ -414,6 +424,49 @@ def test_plain_worker(tmp_path, worker, base, way):
         server.process.send_signal(signal.SIGTERM)
         assert server.exit_status() == 0
         assert server.quiet(), server.log()
+
+
+ON = r'gevent_cbase \S+ is on: gevent .*\n'
+#: gunicorn's logging, with a handler for all that is logged
+LOGGING = '''
+logconfig_dict = {'root': {'level': 'INFO', 'handlers': ['console']}, 'formatters': {
+    'generic': {'format': '%(process)d %(levelname)s %(name)s: %(message)s'}}}
+'''
+
+
+@pytest.mark.parametrize('worker, bases', [('gevent', STREAM + OURS),
+                                           ('gevent_pywsgi', PYWSGI + OURS)])
+@pytest.mark.parametrize('settings', ['', 'preload_app = True\n'], ids=['default', 'preload'])
+def test_by_environment(tmp_path, worker, bases, settings):
+    """GEVENT_CBASE=1 gunicorn -k gevent: each worker says so, on standard error."""
+    with Gunicorn(tmp_path, worker, '--workers', '2', settings=settings,
+                  environ=by_environment(tmp_path)) as server:
+        server.wait_for_workers(2)
+        with concurrent.futures.ThreadPoolExecutor(4) as clients:
+            assert len(list(clients.map(server.pid, range(40)))) == 40
+        assert server.ask('/bases') == bases
+        assert len(re.findall('^' + ON, server.log(), re.M)) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert server.exit_status() == 0
+        assert server.quiet(), server.log()
+
+
+def test_by_environment_logged(tmp_path):
+    """In gunicorn's log, where that has a place for what others log."""
+    with Gunicorn(tmp_path, 'gevent', '--workers', '2', settings=LOGGING,
+                  environ=by_environment(tmp_path)) as server:
+        pids = server.wait_for_workers(2)
+        assert server.ask('/bases') == STREAM + OURS
+        told = re.findall(r'^(\d+) INFO gevent_cbase: ' + ON, server.log(), re.M)
+        assert {int(pid) for pid in told} == pids and len(told) == 2
+
+
+@pytest.mark.parametrize('value', [None, '0'])
+def test_by_environment_not(tmp_path, value):
+    with Gunicorn(tmp_path, 'gevent', environ={
+            **by_environment(tmp_path), 'GEVENT_CBASE': value}) as server:
+        assert server.ask('/bases') == STREAM + STOCK
+        assert not re.search(ON, server.log())
 
 
 @pytest.mark.parametrize('worker', ['gevent_cbase.gunicorn.GeventWorker',

@@ -1,9 +1,12 @@
 """A program that uses each public name; a type checker has nothing to say against it."""
 import socket
 
+import prometheus_client
+
 import gevent_cbase
 from gevent_cbase import BaseServer, baseserver, datastack
 from gevent_cbase.gunicorn import GeventPyWSGIWorker, GeventWorker
+from gevent_cbase.prometheus import Publisher, ServerCollector, publish
 
 
 class Upper(BaseServer):
@@ -44,14 +47,23 @@ def serve() -> int | None:
             upper.serve_forever(stop_timeout=1)
         host: str | None = upper.server_host
         print(host, upper.address, upper.family.bit_length())
+    servers: list[BaseServer] = gevent_cbase.servers()
+    print([gevent_cbase.stats(one).accepted for one in servers])
     told: gevent_cbase.ServerStats = gevent_cbase.stats(upper)
     print(told.accepted + sum(told.accept_errors.values()), told.backoff_seconds.hex())
     print([name.upper() for name, reason in told.fast_paths.items() if reason is None])
     return upper.server_port
 
 
+def tell() -> None:
+    prometheus_client.REGISTRY.register(ServerCollector())
+    publisher: Publisher = publish(seconds=1, registry=prometheus_client.CollectorRegistry())
+    publisher.update()
+
+
 def main() -> None:
-    gevent_cbase.install()
+    on: bool = gevent_cbase.install()
+    print(on)
     gevent_cbase.uninstall()
     gevent_cbase.install(datastack=False)
     family, address = gevent_cbase.parse_address('127.0.0.1:80')
