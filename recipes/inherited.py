@@ -11,7 +11,7 @@ import sys
 import gevent
 import gevent.event
 from gevent import socket
-from gevent.pywsgi import WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer
 
 import gevent_cbase
 
@@ -34,8 +34,16 @@ def application(environ, start_response):
     return [b'%d' % os.getpid()]
 
 
+class Handler(WSGIHandler):
+    def read_request(self, line):
+        """Let a client that keeps its connection know, by the answer, that it has to go."""
+        found = super().read_request(line)
+        self.close_connection = self.close_connection or not self.server.started
+        return found
+
+
 if __name__ == '__main__':
-    servers = [WSGIServer(listener, application, log=None, spawn=1000)
+    servers = [WSGIServer(listener, application, log=None, spawn=1000, handler_class=Handler)
                for listener in inherited()]
     if not servers:
         sys.exit('no socket was handed over: LISTEN_FDS and LISTEN_PID are not set for this one')

@@ -43,8 +43,7 @@ WORKERS = STREAM_WORKERS | PYWSGI_WORKERS
 
 def lossless(worker):
     """The environment in which nothing is lost while a worker stops. On libuv gunicorn's own one
-    does lose some: a handler that starts just after the listener was closed asks that for its name.
-    """
+    loses some: a handler that starts just after the listener was closed asks that for its name."""
     libuv = os.environ.get('GEVENT_LOOP', '').startswith('libuv')
     return {'GEVENT_LOOP': 'libev-cffi'} if libuv and worker == 'gevent' else {}
 
