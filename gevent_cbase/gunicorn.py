@@ -44,11 +44,8 @@ class _Listener:
         return self.name
 
 
-class GeventWorker(_Installing, ggevent.GeventWorker):
-    """The worker ``gevent``: StreamServer and gunicorn's own HTTP parser.
-
-    .. versionadded:: 1.0
-    """
+class _Answering(_Installing):
+    """What ``GeventWorker`` adds besides."""
 
     def patch(self):
         super().patch()
@@ -56,6 +53,13 @@ class GeventWorker(_Installing, ggevent.GeventWorker):
 
     def handle(self, listener, client, addr):
         super().handle(self._listeners[listener], client, addr)
+
+
+class GeventWorker(_Answering, ggevent.GeventWorker):
+    """The worker ``gevent``: StreamServer and gunicorn's own HTTP parser.
+
+    .. versionadded:: 1.0
+    """
 
 
 class GeventPyWSGIWorker(_Installing, ggevent.GeventPyWSGIWorker):
