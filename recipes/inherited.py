@@ -35,11 +35,12 @@ def application(environ, start_response):
 
 
 class Handler(WSGIHandler):
-    def read_request(self, line):
-        """Let a client that keeps its connection know, by the answer, that it has to go."""
-        found = super().read_request(line)
-        self.close_connection = self.close_connection or not self.server.started
-        return found
+    def finalize_headers(self):
+        """Tell a client that keeps its connection to go, in the answer, if the server stops."""
+        super().finalize_headers()
+        if not self.server.started and not self.connection_upgraded:
+            self.response_headers.append((b'Connection', b'close'))
+            self.close_connection = True
 
 
 if __name__ == '__main__':

@@ -387,12 +387,12 @@ class Clients:
     ``answers`` are the bodies of whole answers, ``lost`` what came instead of one. Each request
     has a connection of its own; with *kept* a client keeps its connection until the server closes
     it, and sends a request that got nothing at all on a kept one once more, as every HTTP client
-    does. With *context* they speak TLS.
+    does; ``again`` are those. With *context* they speak TLS.
     """
 
     def __init__(self, port, context=None, kept=False, clients=4):
         self.port, self.context, self.kept = port, context, kept
-        self.answers, self.lost = [], []
+        self.answers, self.lost, self.again = [], [], []
         self.stop = threading.Event()
         self.threads = [threading.Thread(target=self.client) for _ in range(clients)]
 
@@ -409,9 +409,10 @@ class Clients:
             try:
                 try:
                     self.ask(connection)
-                except (BrokenPipeError, ConnectionResetError):  # with it RemoteDisconnected
+                except (BrokenPipeError, ConnectionResetError) as ex:  # with it RemoteDisconnected
                     if not used:
                         raise
+                    self.again.append(ex)
                     connection.close()
                     self.ask(connection)
             except (OSError, http.client.HTTPException) as ex:
@@ -426,6 +427,8 @@ class Clients:
         if response.status != 200:
             raise http.client.HTTPException(response.status, body)
         self.answers.append(body)
+        if not self.kept:
+            connection.close()
 
     def more(self, count=100):
         """Wait for *count* answers more, or for one that is lost."""
