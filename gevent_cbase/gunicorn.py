@@ -4,8 +4,9 @@
     gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app
 
 They are the workers ``gevent`` and ``gevent_pywsgi`` with install() called in each worker
-process, and nothing else: same settings, same signals. With ``GEVENT_CBASE=0`` in the
-environment they are gunicorn's.
+process: same settings, same signals. ``GeventWorker`` also answers a client that was accepted just
+before the worker has closed its listener. With ``GEVENT_CBASE=0`` in the environment they run on
+gevent's class.
 """
 try:
     from gunicorn.workers import ggevent
@@ -33,7 +34,28 @@ class _Installing:
         install()
 
 
-class GeventWorker(_Installing, ggevent.GeventWorker):
+class _Listener:
+    """What gunicorn's handler asks of its listener, which may be closed when it does."""
+
+    def __init__(self, listener):
+        self.name = listener.getsockname()
+
+    def getsockname(self):
+        return self.name
+
+
+class _Answering(_Installing):
+    """What ``GeventWorker`` adds besides."""
+
+    def patch(self):
+        super().patch()
+        self._listeners = {listener: _Listener(listener) for listener in self.sockets}
+
+    def handle(self, listener, client, addr):
+        super().handle(self._listeners[listener], client, addr)
+
+
+class GeventWorker(_Answering, ggevent.GeventWorker):
     """The worker ``gevent``: StreamServer and gunicorn's own HTTP parser.
 
     .. versionadded:: 1.0

@@ -11,7 +11,7 @@ import sys
 import gevent
 import gevent.event
 from gevent import socket
-from gevent.pywsgi import WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer
 
 import gevent_cbase
 
@@ -34,8 +34,17 @@ def application(environ, start_response):
     return [b'%d' % os.getpid()]
 
 
+class Handler(WSGIHandler):
+    def finalize_headers(self):
+        """Tell a client that keeps its connection to go, in the answer, if the server stops."""
+        super().finalize_headers()
+        if not self.server.started and not self.connection_upgraded:
+            self.response_headers.append((b'Connection', b'close'))
+            self.close_connection = True
+
+
 if __name__ == '__main__':
-    servers = [WSGIServer(listener, application, log=None, spawn=1000)
+    servers = [WSGIServer(listener, application, log=None, spawn=1000, handler_class=Handler)
                for listener in inherited()]
     if not servers:
         sys.exit('no socket was handed over: LISTEN_FDS and LISTEN_PID are not set for this one')

@@ -31,8 +31,9 @@ HARD_LIMIT = 120
 #: bytes that a process may take; AddressSanitizer keeps what is freed, and marks what is not
 MEMORY = (4 if os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers' else 1) << 30
 
-#: the tools of others are not what the tests need; see ``nox -s field``
-collect_ignore = [] if os.environ.get('GEVENT_CBASE_TESTS') == 'field' else ['programs/field']
+#: what needs more than the tests do; see ``nox -s field`` and ``nox -s deploy``
+collect_ignore = ['programs/' + name for name in ('field', 'deploy')
+                  if os.environ.get('GEVENT_CBASE_TESTS') != name]
 
 # a shell has what it starts in the background ignore SIGINT, and so would the programs under test
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

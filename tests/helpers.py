@@ -2,6 +2,7 @@
 import contextlib
 import gc
 import glob
+import http.client
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
+import threading
 import time
 import types
 
@@ -396,3 +398,68 @@ def frames(steps, function, *args):
     finally:
         sys.setprofile(None)
     return seen
+
+
+class Clients:
+    """Clients in threads that go on sending requests to an HTTP server of this machine.
+
+    ``answers`` are the bodies of whole answers, ``lost`` what came instead of one. Each request
+    has a connection of its own; with *kept* a client keeps its connection until the server closes
+    it, and sends a request that got nothing at all on a kept one once more, as every HTTP client
+    does; ``again`` are those. With *context* they speak TLS.
+    """
+
+    def __init__(self, port, context=None, kept=False, clients=4):
+        self.port, self.context, self.kept = port, context, kept
+        self.answers, self.lost, self.again = [], [], []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.client) for _ in range(clients)]
+
+    def connection(self):
+        if self.context:
+            return http.client.HTTPSConnection('127.0.0.1', self.port, timeout=60,
+                                               context=self.context)
+        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
+
+    def client(self):
+        connection = self.connection()
+        while not self.stop.is_set():
+            used = connection.sock is not None
+            try:
+                try:
+                    self.ask(connection)
+                except (BrokenPipeError, ConnectionResetError) as ex:  # with it RemoteDisconnected
+                    if not used:
+                        raise
+                    self.again.append(ex)
+                    connection.close()
+                    self.ask(connection)
+            except (OSError, http.client.HTTPException) as ex:
+                self.lost.append(ex)
+                connection.close()
+        connection.close()
+
+    def ask(self, connection):
+        connection.request('GET', '/', headers={} if self.kept else {'Connection': 'close'})
+        response = connection.getresponse()
+        body = response.read().decode()
+        if response.status != 200:
+            raise http.client.HTTPException(response.status, body)
+        self.answers.append(body)
+        if not self.kept:
+            connection.close()
+
+    def more(self, count=100):
+        """Wait for *count* answers more, or for one that is lost."""
+        target = len(self.answers) + count
+        wait_for(lambda: len(self.answers) >= target or self.lost)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *args):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()

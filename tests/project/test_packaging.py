@@ -192,6 +192,72 @@ sys.meta_path.insert(0, Finder())
         'pip install it with this one' % sys.implementation.cache_tag)
 
 
+# Recipes
+
+
+def tree(folder):
+    """{path: bytes} of the files below a folder."""
+    found = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            if '__pycache__' not in path:
+                with open(path, 'rb') as file:
+                    found[os.path.relpath(path, folder)] = file.read()
+    return found
+
+
+@pytest.fixture(params=['tree', 'wheel'])
+def recipes(request, tmp_path):
+    """``recipes(*args)`` runs ``gevent_cbase.recipes``: of the tree, and of what a wheel has."""
+    command = ['-m', 'gevent_cbase.recipes']
+    if request.param == 'wheel':
+        done = run('setup.py', '-q', 'build_py', '--build-lib', str(tmp_path / 'lib'), cwd=ROOT)
+        assert done[0] == 0, done[2]
+        package = tmp_path / 'lib' / 'gevent_cbase'
+        assert tree(package / '_recipes') == tree(os.path.join(ROOT, 'recipes'))
+        command = [str(package / 'recipes.py')]
+    return lambda *args: run(*command, *args, cwd=tmp_path)
+
+
+def test_list_of_recipes(recipes):
+    """Each with what it is for."""
+    status, out, err = recipes()
+    assert (status, err) == (0, '')
+    listed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert listed.keys() == tree(os.path.join(ROOT, 'recipes')).keys()
+    assert listed['prefork.py'] == 'Several processes that accept from one listening socket.'
+    assert listed['deploy/nginx.conf'].startswith('nginx in front of ')
+
+
+def test_show_recipes(recipes):
+    there = tree(os.path.join(ROOT, 'recipes'))
+    assert recipes('tls.py') == (0, there['tls.py'].decode(), '')
+    assert recipes('deploy/app.py', 'tls.py') == (
+        0, (there['deploy/app.py'] + there['tls.py']).decode(), '')
+
+
+def test_copy_recipes(recipes, tmp_path):
+    """One, a folder of them, or all; nothing is copied if a file is there already."""
+    there = tree(os.path.join(ROOT, 'recipes'))
+    deploy = {os.path.basename(name): text for name, text in there.items() if '/' in name}
+    target = tmp_path / 'target'
+    assert recipes('--copy', 'target', 'deploy/app.py') == (0, 'target/app.py\n', '')
+    assert tree(target) == {'app.py': deploy['app.py']}
+    assert recipes('--copy', 'target', 'deploy') == (
+        1, '', 'gevent_cbase.recipes: target/app.py is there already\n')
+    assert tree(target) == {'app.py': deploy['app.py']}
+    status, out, err = recipes('--copy', 'other', 'deploy/')
+    assert (status, err, len(out.splitlines())) == (0, '', len(deploy))
+    assert tree(tmp_path / 'other') == deploy
+    assert recipes('--copy', 'all')[0] == 0
+    assert tree(tmp_path / 'all').keys() == {os.path.basename(name) for name in there}
+
+
+def test_no_such_recipe(recipes):
+    assert recipes('deplo') == (1, '', 'gevent_cbase.recipes: there is no recipe deplo\n')
+
+
 # The same when it is built
 
 

@@ -3,6 +3,7 @@
 Answers are counted: each request that gunicorn's own worker answers must be answered.
 """
 import concurrent.futures
+import contextlib
 import http.client
 import os
 import re
@@ -40,10 +41,12 @@ PYWSGI_WORKERS = {
 }
 WORKERS = STREAM_WORKERS | PYWSGI_WORKERS
 
-#: On libuv gunicorn's own worker, too, loses requests while it stops: a handler that starts just
-#: after the listener was closed asks that for its name.
-LOSSLESS = {'GEVENT_LOOP': 'libev-cffi'} \
-    if os.environ.get('GEVENT_LOOP', '').startswith('libuv') else {}
+def lossless(worker):
+    """The environment in which nothing is lost while a worker stops. On libuv gunicorn's own one
+    loses some: a handler that starts just after the listener was closed asks that for its name."""
+    libuv = os.environ.get('GEVENT_LOOP', '').startswith('libuv')
+    return {'GEVENT_LOOP': 'libev-cffi'} if libuv and worker == 'gevent' else {}
+
 
 every_worker = pytest.mark.parametrize('worker', WORKERS)
 stream_worker = pytest.mark.parametrize('worker', STREAM_WORKERS)
@@ -226,7 +229,7 @@ def test_several_workers_under_load(tmp_path, worker):
 @every_worker
 def test_reload(tmp_path, worker):
     """HUP under load: what is in flight is answered by the old worker, and nothing is lost."""
-    with Gunicorn(tmp_path, worker, '--workers', '2', environ=LOSSLESS) as server:
+    with Gunicorn(tmp_path, worker, '--workers', '2', environ=lossless(worker)) as server:
         with Load(server, clients=4) as load:
             load.more(20)
             old = server.wait_for_workers(2)
@@ -252,7 +255,7 @@ def test_reload(tmp_path, worker):
 @every_worker
 def test_graceful_stop(tmp_path, worker):
     """TERM: the port is closed, what is in flight is answered, then all processes end."""
-    with Gunicorn(tmp_path, worker, '--workers', '2', environ=LOSSLESS) as server:
+    with Gunicorn(tmp_path, worker, '--workers', '2', environ=lossless(worker)) as server:
         pid, in_flight = server.hold('one')
         server.wait_for_workers(2)
         server.process.send_signal(signal.SIGTERM)
@@ -263,6 +266,67 @@ def test_graceful_stop(tmp_path, worker):
         assert server.exit_status() == 0
         assert not psutil.pid_exists(pid)
         assert server.quiet(), server.log()
+
+
+def over_tls(worker, folder):
+    """A gunicorn whose clients check the certificate."""
+    server = Gunicorn(folder, worker, '--workers', '2', '--certfile', CERTIFICATE,
+                      '--keyfile', KEY, environ=lossless(worker))
+    server.context = ssl.create_default_context(cafile=CERTIFICATE)
+    return server
+
+
+@pytest.mark.parametrize('worker', [name for name in WORKERS if name != 'gevent'])
+def test_reload_over_tls(tmp_path, worker):
+    """HUP under load loses nothing; that it may with the worker gevent is the next test."""
+    with over_tls(worker, tmp_path) as server:
+        old = server.wait_for_workers(2)
+        with Load(server, clients=4) as load:
+            load.more(50)
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: len(server.workers() - old) == 2 and not server.workers() & old
+                     or load.failed(), server.log)
+            load.more(50)
+        assert len(load.pids) == len(load.sent) >= 100
+        assert server.quiet(), server.log()
+
+
+@pytest.mark.stock_bug
+@every_worker
+def test_handshake_during_a_reload(tmp_path, worker):
+    """A client that a worker has accepted, and that shakes hands when this worker has closed its
+    listener, is answered. The worker gevent drops it on gevent's class, and so would gunicorn's
+    handler on ours, if it asked the listener for its name."""
+    with over_tls(worker, tmp_path) as server:
+        old = server.wait_for_workers(2)
+        with socket.create_connection(('127.0.0.1', server.port), timeout=LIMIT) as client:
+            wait_for(lambda: accepted(client, old), server.log)
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: not listeners(old), server.log)
+            got = b''
+            with contextlib.suppress(ConnectionError, ssl.SSLError), \
+                    server.context.wrap_socket(client, server_hostname='localhost') as tls:
+                tls.sendall(b'GET / HTTP/1.0\r\n\r\n')
+                with tls.makefile('rb') as file:
+                    got = file.read()
+        if worker == 'gevent':
+            assert got == b''
+        else:
+            assert int(got.rpartition(b'\r\n\r\n')[2]) in old
+            assert server.quiet(), server.log()
+
+
+def accepted(client, pids):
+    """Whether the other end of *client* is in one of these processes."""
+    return any(tuple(connection.raddr) == client.getsockname()
+               for pid in pids for connection in psutil.Process(pid).net_connections())
+
+
+def listeners(pids):
+    """How many listening sockets these processes have, of those that run."""
+    return sum(connection.status == psutil.CONN_LISTEN
+               for pid in pids if is_running(pid)
+               for connection in psutil.Process(pid).net_connections())
 
 
 def is_open(port):
@@ -284,9 +348,9 @@ def by_environment(tmp_path):
 def test_binary_upgrade(tmp_path, worker, bases):
     """USR2 starts a second gunicorn on the same socket; the first may go, and nothing is lost."""
     script = os.path.join(os.path.dirname(sys.executable), 'gunicorn')
-    environ = LOSSLESS
+    environ = lossless(worker)
     if worker == 'environment':
-        worker, environ = 'gevent', {**LOSSLESS, **by_environment(tmp_path)}
+        worker, environ = 'gevent', {**lossless('gevent'), **by_environment(tmp_path)}
     with Gunicorn(tmp_path, worker, program=[script], environ=environ) as server:
         (old,) = server.wait_for_workers(1)
         with Load(server, clients=4) as load:
@@ -334,7 +398,7 @@ def test_killed_worker(tmp_path, worker):
 def test_max_requests(tmp_path, worker):
     """Workers that have done their share are replaced, under load, with nothing lost."""
     with Gunicorn(tmp_path, worker, '--workers', '2', '--max-requests', '20',
-                  environ=LOSSLESS) as server:
+                  environ=lossless(worker)) as server:
         with Load(server, clients=4) as load:
             wait_for(lambda: len(set(load.pids)) >= 5 or load.failed(), server.log)
         assert len(load.pids) == len(load.sent)

@@ -18,12 +18,15 @@ import time
 import psutil
 import pytest
 
-from helpers import ROOT, child_environ, wait_for
+from helpers import ROOT, Clients, child_environ, wait_for
 
 RECIPES = os.path.join(ROOT, 'recipes')
 CERTIFICATE = os.path.join(ROOT, 'examples', 'localhost.crt')
 KEY = os.path.join(ROOT, 'examples', 'localhost.key')
 LIMIT = 60
+
+#: each request on a connection of its own, or all on one
+every_client = pytest.mark.parametrize('kept', [False, True], ids=['new', 'kept'])
 
 #: Runs a program, and tells at its end which class its servers stood on.
 RUN = '''
@@ -275,6 +278,50 @@ def test_prefork_stops_gracefully(impl):
         recipe.ended()
 
 
+def reload_prefork(impl, kept, *certificate_and_key, context=None):
+    """Have all processes exchanged, twice, under load."""
+    with Recipe(impl, 'prefork.py', '127.0.0.1:0', '2', *certificate_and_key) as recipe:
+        with Clients(recipe.address()[1], context, kept) as clients:
+            for _ in range(2):
+                clients.more(50)
+                before = set(clients.answers)
+                recipe.process.send_signal(signal.SIGHUP)
+                wait_for(lambda: clients.lost or not before & set(clients.answers[-50:]))
+        assert clients.lost == clients.again == [] and len(clients.answers) >= 150
+        recipe.stop()
+
+
+@every_client
+def test_reload_of_prefork(impl, kept):
+    """No request is lost, and none is sent again: a server that ends says so before."""
+    reload_prefork(impl, kept)
+
+
+@every_client
+def test_reload_of_prefork_over_tls(impl, kept):
+    """Nor over TLS."""
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    context.check_hostname = False
+    reload_prefork(impl, kept, CERTIFICATE, KEY, context=context)
+
+
+def test_handshake_during_a_reload(impl):
+    """A client that was accepted before the reload, and shakes hands after it, is answered."""
+    trusting = ssl.create_default_context(cafile=CERTIFICATE)
+    with Recipe(impl, 'prefork.py', '127.0.0.1:0', '1', CERTIFICATE, KEY) as recipe:
+        with socket.create_connection(recipe.address(), timeout=LIMIT) as client:
+            wait_for(lambda: recipe.has_accepted(client))
+            (old,) = psutil.Process(recipe.process.pid).children()
+            recipe.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: not any(connection.status == psutil.CONN_LISTEN
+                                     for connection in old.net_connections()))
+            with trusting.wrap_socket(client, server_hostname='localhost') as client:
+                client.sendall(b'GET / HTTP/1.0\r\n\r\n')
+                with client.makefile('rb') as answer:
+                    assert answer.read().endswith(b'\r\n\r\n%d' % old.pid)
+        recipe.stop()
+
+
 def test_reuse_port(impl):
     """Two processes share a port; when one has stopped the other gets all."""
     with Recipe(impl, 'reuse_port.py', '127.0.0.1:0') as one:
@@ -300,6 +347,24 @@ def test_inherited(impl):
                     assert [future.result() for future in early] == [pid] * 4
                     assert asked(address, 20) == {pid}
                     recipe.stop()
+
+
+@every_client
+def test_restart_of_inherited(impl, kept):
+    """The program ends and another one is started on the same listener, under load, three times:
+    no request is lost."""
+    with socket.create_server(('127.0.0.1', 0), backlog=1024) as listener, \
+            contextlib.ExitStack() as stack:
+        with Clients(listener.getsockname()[1], kept=kept) as clients:
+            for number in range(1, 4):
+                with Recipe(impl, 'inherited.py', activate=listener) as recipe:
+                    clients.more(50)
+                    recipe.stop()
+                assert len(set(clients.answers)) == number
+            recipe = stack.enter_context(Recipe(impl, 'inherited.py', activate=listener))
+            clients.more(50)
+        recipe.stop()
+        assert clients.lost == clients.again == [] and len(clients.answers) >= 200
 
 
 def test_inherited_without_a_socket(impl):
