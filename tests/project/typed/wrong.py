@@ -24,4 +24,5 @@ datastack.stats().hit  # attr-defined
 datastack.why_off().upper()  # union-attr
 gevent_cbase.stats()  # call-arg
 gevent_cbase.stats('server')  # arg-type
+gevent_cbase.stats(5)  # arg-type
 gevent_cbase.stats(server).refused  # attr-defined
