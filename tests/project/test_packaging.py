@@ -105,8 +105,8 @@ def importing(before):
 
 NOT_BUILT = (
     'ImportError: gevent_cbase VERSION in %%s is not built for this Python (%s): pip install it '
-    'with this one. If that is its source tree, which hides what was installed elsewhere, run this '
-    'there: python -m pip install -e .' % sys.implementation.cache_tag)
+    'with this one. If that is its source tree, which hides what was installed elsewhere, run '
+    'this there: python -m pip install -e .' % sys.implementation.cache_tag)
 FAKE = '''
 module = sys.modules[%r] = types.ModuleType(%r)
 module.__version__ = %r
@@ -167,9 +167,10 @@ def test_checkout_hides_what_is_installed(tmp_path):
     """Whoever starts Python in a fresh clone is told that it is the clone that was imported."""
     tree = tmp_path / 'tree'
     shutil.copytree(PACKAGE, tree / 'gevent_cbase', ignore=shutil.ignore_patterns('*.so', '*.pyc'))
+    path = os.path.dirname(PACKAGE), sysconfig.get_path('purelib'), sysconfig.get_path('platlib')
     # without .pth files: what is installed with -e would find the extension
-    status, out, err = run('-S', '-m', 'gevent_cbase', '--info', cwd=tree, PYTHONPATH=os.pathsep.join(
-        [os.path.dirname(PACKAGE), sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]))
+    status, out, err = run('-S', '-m', 'gevent_cbase', '--info', cwd=tree,
+                           PYTHONPATH=os.pathsep.join(path))
     assert (status, out) == (1, '')
     assert NOT_BUILT % tree in err.replace(gevent_cbase.__version__, 'VERSION')
 
