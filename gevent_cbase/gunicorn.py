@@ -13,8 +13,8 @@ try:
 except ModuleNotFoundError as ex:
     if (ex.name or '').partition('.')[0] != 'gunicorn':
         raise
-    raise ModuleNotFoundError('gevent_cbase.gunicorn needs gunicorn: pip install gunicorn',
-                              name=ex.name) from None
+    raise ModuleNotFoundError("gevent_cbase.gunicorn needs gunicorn: "
+                              "pip install 'gevent_cbase[gunicorn]'", name=ex.name) from None
 
 from gevent_cbase._install import install
 

@@ -28,6 +28,11 @@ STOCK = types.SimpleNamespace(**{name: getattr(baseserver, name) for name in (
 #: seconds after which a test that blocks the whole thread is shown and ends the run
 HARD_LIMIT = 120
 
+#: seconds of hub time that a test may take; an emulated processor is many times slower
+DEADLINE = 10
+if os.environ.get('GEVENT_CBASE_TESTS') == 'emulated':
+    DEADLINE, HARD_LIMIT = 10 * DEADLINE, 10 * HARD_LIMIT
+
 #: bytes that a process may take; AddressSanitizer keeps what is freed, and marks what is not
 MEMORY = (4 if os.environ.get('GEVENT_CBASE_TESTS') == 'sanitizers' else 1) << 30
 
@@ -45,12 +50,12 @@ def pytest_collection_modifyitems(config, items):
     life, install() uses up one or two, and without one there is no fast path.
 
     Where fast paths are switched off, the tests that need one of them are left out. There, under
-    the sanitizers and with GEVENT_CBASE_TESTS=ours so are those of gevent's class, which are the
-    same as ever.
+    the sanitizers, with GEVENT_CBASE_TESTS=ours and where the processor is emulated so are those
+    of gevent's class, which are the same as ever.
     """
     items.sort(key=lambda item: item.get_closest_marker('fast_path') is None)
     ours_only = (os.environ.get('GEVENT_CBASE_WITHOUT')
-                 or os.environ.get('GEVENT_CBASE_TESTS') in ('sanitizers', 'ours'))
+                 or os.environ.get('GEVENT_CBASE_TESTS') in ('sanitizers', 'ours', 'emulated'))
     kept, left_out = [], []
     for item in items:
         stands = has_paths(item) and not (ours_only and is_stock(item))
@@ -153,13 +158,13 @@ def impl(request):
 
 @pytest.fixture(autouse=True)
 def _deadline(request):
-    """Ten seconds of hub time for a test, two minutes for one that blocks the thread."""
+    """Seconds of hub time for a test, two minutes for one that blocks the thread."""
     if request.node.get_closest_marker('no_deadline'):
         yield
         return
     faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=_real_stderr)
     try:
-        with gevent.Timeout(10):
+        with gevent.Timeout(DEADLINE):
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()

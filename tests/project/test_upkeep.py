@@ -33,6 +33,24 @@ def test_version_and_changes():
     else:
         assert re.fullmatch(r'\d{4}-\d\d-\d\d', tag)
     assert version == gevent_cbase.__version__
+    stable = re.fullmatch(r'[1-9][\d.]*', version)
+    assert re.findall(r'"Development Status :: (.*)"', text_of('pyproject.toml')) == [
+        '5 - Production/Stable' if stable else '4 - Beta']
+
+
+def test_wheels_of_the_workflow():
+    """It has the cibuildwheel whose choice of wheels is checked, and asks the index for trust."""
+    (pinned,) = re.findall(r"^CIBUILDWHEEL = '(.*)'", text_of('noxfile.py'), re.M)
+    workflow = text_of('.github/workflows/wheels.yml')
+    assert 'pipx run %s --output-dir' % pinned in workflow
+    assert workflow.count('id-token: write') == 1 and 'password' not in workflow
+    assert 'environment: pypi' in workflow
+
+
+def test_one_gunicorn():
+    """Every extra that has gunicorn has the same oldest one."""
+    found = re.findall(r'^(?:gunicorn = \[|    )"gunicorn(.*?)"', text_of('pyproject.toml'), re.M)
+    assert found == ['>=25'] * 3
 
 
 @pytest.mark.parametrize('document', ['SECURITY.rst', 'docs/releasing.rst'])
@@ -44,7 +62,7 @@ def test_files_that_are_named(document):
 
 def test_sessions_that_are_named():
     for document in 'CONTRIBUTING.rst', 'docs/releasing.rst':
-        for session in re.findall(r'nox -s ([a-z]+)', text_of(document)):
+        for session in re.findall(r'nox -s ([a-z]+\d*)', text_of(document)):
             assert '\ndef %s(session' % session in text_of('noxfile.py')
 
 

@@ -564,4 +564,5 @@ def test_without_gunicorn():
                           stderr=subprocess.PIPE, timeout=LIMIT)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'ModuleNotFoundError: gevent_cbase.gunicorn needs gunicorn: pip install gunicorn')
+        "ModuleNotFoundError: gevent_cbase.gunicorn needs gunicorn: "
+        "pip install 'gevent_cbase[gunicorn]'")

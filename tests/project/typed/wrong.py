@@ -24,6 +24,7 @@ datastack.stats().hit  # attr-defined
 datastack.why_off().upper()  # union-attr
 gevent_cbase.stats()  # call-arg
 gevent_cbase.stats('server')  # arg-type
+gevent_cbase.stats(5)  # arg-type
 gevent_cbase.stats(server).refused  # attr-defined
 gevent_cbase.servers()[0].stop('soon')  # arg-type
 gevent_cbase.install().bit  # attr-defined
