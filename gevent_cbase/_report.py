@@ -1,5 +1,4 @@
 """The line that tells that it is on: for the logger ``gevent_cbase``."""
-import platform
 import sys
 
 import gevent
@@ -37,9 +36,8 @@ def line():
     """Versions, and what is off and why, as far as that can be told without importing anything of
     gevent.
     """
-    parts = ['gevent_cbase %s is on: gevent %s, %s %s' % (
-        __version__, gevent.__version__, platform.python_implementation(),
-        platform.python_version())]
+    parts = ['gevent_cbase %s is on: gevent %s, CPython %s' % (
+        __version__, gevent.__version__, sys.version.split()[0])]
     if _is_unknown():
         parts.append('this gevent is newer than %s, the newest that is known' % _newest())
     names = {}

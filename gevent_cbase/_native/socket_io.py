@@ -21,6 +21,14 @@ PARTS = {
     **{name: 'gevent.server:' + name for name in (*SERVER_CALLS, DO_READ)},
 }
 
+#: the parts that each needs while it need not wait
+AT_ONCE = {
+    **{name: (name,) for name in (*CALLS, DO_READ)},
+    'SocketMixin.sendall': ('SocketMixin.sendall', '_sendall', '__send_chunk', 'SocketMixin.send',
+                            'SocketMixin.getsockopt', 'exc_clear'),
+    'DatagramServer.sendto': ('DatagramServer.sendto', 'SocketMixin.sendto'),
+}
+
 #: what waits for a socket
 WAIT = 'gevent._hub_primitives:wait_on_socket'
 
@@ -61,7 +69,9 @@ def prepare(snapshot, stamps):
         parts[name] = function_calls.take_over(name, parts[name])
     _reason = function_calls.unknown(CALLS + SERVER_CALLS)
     _cbase._io_prepare(
-        premises=premises.given(stamps, parts.values()), clock=snapshot['time:time'],
+        premises=premises.given(stamps, parts.values()),
+        at_once={name: premises.given(stamps, [parts[one] for one in needed])
+                 for name, needed in AT_ONCE.items()}, clock=snapshot['time:time'],
         timeout_error=snapshot['socket:timeout'],
         no_timeout=snapshot['gevent._socketcommon:timeout_default'],
         do_read=parts[DO_READ].function, semaphore=_semaphore(snapshot))

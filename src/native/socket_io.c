@@ -33,8 +33,20 @@ typedef struct {
     PyObject *semaphore;                          // the class, if nobody can change it; or None
 } io_parts;
 
+/* The functions that are stood for. */
+enum { RECV, RECV_INTO, RECVFROM, RECVFROM_INTO, SEND, SENDALL, SENDTO, SERVER_SENDTO, DO_READ };
+
+static const char *const function_names[] = {
+    [RECV] = "SocketMixin.recv",          [RECV_INTO] = "SocketMixin.recv_into",
+    [RECVFROM] = "SocketMixin.recvfrom",  [RECVFROM_INTO] = "SocketMixin.recvfrom_into",
+    [SEND] = "SocketMixin.send",          [SENDALL] = "SocketMixin.sendall",
+    [SENDTO] = "SocketMixin.sendto",      [SERVER_SENDTO] = "DatagramServer.sendto",
+    [DO_READ] = "DatagramServer.do_read",
+};
+
 struct cbase_socket_io_state {
-    cbase_premises premises;
+    cbase_premises all;                                      // of who waits, too
+    cbase_premises at_once[Py_ARRAY_LENGTH(function_names)]; // of who need not wait
     const io_parts *parts;
     PyObject *spare; // bytes that a read may fill, owned by nobody else; or NULL
     cbase_memo_class no_lock, no_socket; // of DatagramServers: `_writelock` and `socket`
@@ -46,21 +58,32 @@ typedef struct {
     cbase_state *st;
     const cbase_socket_parts *s;
     PyObject *sock; // owned by the caller
+    int function;   // that is stood for
 } stream;
 
 /* Outcomes of one attempt, besides those of a step. */
 enum { BLOCKED = 2 }; // EAGAIN
 
+/* Whether premises hold: DONE, NOT_OURS or FAILED. */
 static cbase_outcome
-open_stream(cbase_state *st, PyObject *sock, stream *io)
+hold(cbase_state *st, cbase_premises *premises)
 {
-    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+    int known = cbase_premises_hold(st, premises, &st->sockets->comparison);
+
+    return known > 0 ? CBASE_DONE : known == 0 ? CBASE_NOT_OURS : CBASE_FAILED;
+}
+
+static cbase_outcome
+open_stream(cbase_state *st, PyObject *sock, int function, stream *io)
+{
+    cbase_outcome known = hold(st, &st->socket_io->at_once[function]);
 
     io->st = st;
     io->s = st->sockets->parts;
     io->sock = sock;
-    if (known <= 0) {
-        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    io->function = function;
+    if (known != CBASE_DONE) {
+        return known;
     }
     return Py_IS_TYPE(sock, io->s->socket) ? CBASE_DONE : CBASE_NOT_OURS;
 }
@@ -104,12 +127,18 @@ would_block(void)
 static cbase_outcome
 wait_unless(const stream *io, int timeout, Py_ssize_t event)
 {
+    cbase_outcome known;
+
     switch (timeout) {
     case UNKNOWN:
         return CBASE_NOT_OURS;
     case NO_WAIT:
         return would_block();
     default:
+        known = hold(io->st, &io->st->socket_io->all);
+        if (known != CBASE_DONE) {
+            return known;
+        }
         return cbase_io_wait(io->st, io->s, io->sock, event) < 0 ? CBASE_FAILED : CBASE_DONE;
     }
 }
@@ -245,6 +274,7 @@ typedef struct {
     Py_ssize_t size;  // at most; 0 with a buffer: all of it
     int flags;
     int wants_address;
+    int function;
 } reading;
 
 /* Bytes that are kept: not those that CPython allocates fast, nor many. */
@@ -403,7 +433,7 @@ read_from(cbase_state *st, PyObject *sock, const reading *what, PyObject **resul
     cbase_outcome ready;
     int may_wait = 1;
 
-    while ((ready = open_stream(st, sock, &io)) == CBASE_DONE) {
+    while ((ready = open_stream(st, sock, what->function, &io)) == CBASE_DONE) {
         int outcome = try_reading(&io, what, may_wait, result);
         if (outcome != BLOCKED) {
             return outcome;
@@ -422,7 +452,8 @@ static cbase_outcome
 read_new(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
          PyObject **result)
 {
-    reading what = {NULL, nargs < 2 || nargs > 3 ? 0 : size_of(args[1]), 0, wants_address};
+    reading what = {NULL, nargs < 2 || nargs > 3 ? 0 : size_of(args[1]), 0, wants_address,
+                    wants_address ? RECVFROM : RECV};
 
     if (what.size <= 0 || !has_flags(args, nargs, 2, FLAGS_OF_RECV, &what.flags)) {
         return CBASE_NOT_OURS;
@@ -447,7 +478,7 @@ static cbase_outcome
 read_into_buffer(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
                  PyObject **result)
 {
-    reading what = {NULL, 0, 0, wants_address};
+    reading what = {NULL, 0, 0, wants_address, wants_address ? RECVFROM_INTO : RECV_INTO};
 
     if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 3, FLAGS_OF_RECV, &what.flags)
         || (nargs > 2 && (what.size = size_of(args[2])) < 0))
@@ -513,7 +544,7 @@ write_later(stream *io, const writing *what, const part *which, int timeout, Py_
     cbase_outcome ready = wait_unless(io, timeout, io->s->write_event);
 
     if (ready == CBASE_DONE) {
-        ready = open_stream(io->st, io->sock, io);
+        ready = open_stream(io->st, io->sock, io->function, io);
     }
     if (ready != CBASE_DONE) {
         return ready;
@@ -575,7 +606,7 @@ cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObj
     if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
         return CBASE_NOT_OURS;
     }
-    cbase_outcome outcome = open_stream(st, args[0], &io);
+    cbase_outcome outcome = open_stream(st, args[0], SEND, &io);
     if (outcome != CBASE_DONE) {
         return outcome;
     }
@@ -726,7 +757,7 @@ cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs, Py
     if (nargs < 2 || nargs > 3 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
         return CBASE_NOT_OURS;
     }
-    cbase_outcome outcome = open_stream(st, args[0], &io);
+    cbase_outcome outcome = open_stream(st, args[0], SENDALL, &io);
     if (outcome != CBASE_DONE) {
         return outcome;
     }
@@ -812,7 +843,7 @@ cbase_outcome
 cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
     stream io;
-    cbase_outcome outcome = open_stream(st, args[0], &io);
+    cbase_outcome outcome = open_stream(st, args[0], SENDTO, &io);
 
     return outcome == CBASE_DONE ? send_to(&io, args, nargs, result) : outcome;
 }
@@ -837,15 +868,15 @@ raise_in_python(const cbase_socket_parts *s)
 cbase_outcome
 cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
 {
-    int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
+    cbase_outcome known = hold(st, &st->socket_io->at_once[DO_READ]);
     const cbase_socket_parts *s = st->sockets->parts;
-    const reading what = {NULL, DATAGRAM, 0, 1};
+    const reading what = {NULL, DATAGRAM, 0, 1, DO_READ};
     address from;
     int was_short;
 
     *result = NULL;
-    if (known <= 0) {
-        return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
+    if (known != CBASE_DONE) {
+        return known;
     }
     raw_socket *raw = (raw_socket *)sock; // owned by the caller
     if (!Py_IS_TYPE(sock, s->raw) || raw->timeout != 0 || !cbase_socket_address_known(raw->family))
@@ -917,7 +948,7 @@ send_at_once(cbase_state *st, PyObject *const *args, size_t nargs)
     cbase_outcome outcome = CBASE_NOT_OURS;
     stream io;
 
-    if (sock != NULL && (outcome = open_stream(st, sock, &io)) == CBASE_DONE) {
+    if (sock != NULL && (outcome = open_stream(st, sock, SERVER_SENDTO, &io)) == CBASE_DONE) {
         outcome = lock_is_free(st, args[0]) ? send_to(&io, args, nargs, NULL) : CBASE_NOT_OURS;
     }
     Py_XDECREF(sock);
@@ -982,10 +1013,8 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
     }
     cbase_outcome outcome = send_at_once(st, own, nargs);
     if (outcome == CBASE_NOT_OURS) {
-        int known = cbase_premises_hold(st, &st->socket_io->premises, &st->sockets->comparison);
-        outcome = known > 0    ? send_with_lock(st, own, nargs)
-                  : known == 0 ? CBASE_NOT_OURS
-                               : CBASE_FAILED;
+        outcome = hold(st, &st->socket_io->all);
+        outcome = outcome == CBASE_DONE ? send_with_lock(st, own, nargs) : outcome;
     }
     for (size_t i = 0; i < nargs; i++) {
         Py_DECREF(own[i]);
@@ -996,19 +1025,45 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
 
 /* ---- for the modules in Python ---- */
 
+static void
+forget(struct cbase_socket_io_state *io)
+{
+    cbase_premises_forget(&io->all);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(io->at_once); i++) {
+        cbase_premises_forget(&io->at_once[i]);
+    }
+}
+
+/* `at_once`: a dict of the premises of each function. 0, or -1 and none hold. */
+static int
+set_premises(struct cbase_socket_io_state *io, PyObject *all, PyObject *at_once)
+{
+    int result = cbase_premises_set(&io->all, all);
+
+    for (size_t i = 0; result == 0 && i < Py_ARRAY_LENGTH(io->at_once); i++) {
+        PyObject *given = PyMapping_GetItemString(at_once, function_names[i]);
+        result = given == NULL ? -1 : cbase_premises_set(&io->at_once[i], given);
+        Py_XDECREF(given); // what is needed of it is owned
+    }
+    if (result < 0) {
+        forget(io);
+    }
+    return result;
+}
+
 /* Hands over what the steps stand for. */
 static PyObject *
 io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"premises",  "clock", "timeout_error", "no_timeout", "do_read",
-                            "semaphore", NULL};
+    static char *names[] = {"premises",   "at_once", "clock",     "timeout_error",
+                            "no_timeout", "do_read", "semaphore", NULL};
     struct cbase_socket_io_state *io = cbase_module_state(module)->socket_io;
     io_parts given;
-    PyObject *premises;
+    PyObject *premises, *at_once;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOO:_io_prepare", names, &premises,
-                                     &given.clock, &given.timeout_error, &given.no_timeout,
-                                     &given.do_read, &given.semaphore))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOO:_io_prepare", names, &premises,
+                                     &at_once, &given.clock, &given.timeout_error,
+                                     &given.no_timeout, &given.do_read, &given.semaphore))
     {
         return NULL;
     }
@@ -1016,7 +1071,7 @@ io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  given.semaphore};
     const io_parts *parts = cbase_premises_keep_parts(io->parts, &given, sizeof(given), objects,
                                                       Py_ARRAY_LENGTH(objects));
-    if (parts == NULL || cbase_premises_set(&io->premises, premises) < 0) {
+    if (parts == NULL || set_premises(io, premises, at_once) < 0) {
         return NULL;
     }
     io->parts = parts;
@@ -1034,7 +1089,7 @@ static PyObject *
 io_forget(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    cbase_premises_forget(&cbase_module_state(module)->socket_io->premises);
+    forget(cbase_module_state(module)->socket_io);
     return Py_NewRef(Py_None);
 }
 
