@@ -35,7 +35,7 @@ if kind == 'close':
 elif kind == 'wait':
     with socket.create_connection(address) as client:
         for _ in range(count):
-            time.sleep(0.003)
+            time.sleep(0.02)
             client.sendall(message)
             client.recv(8192)
 elif kind == 'there':
