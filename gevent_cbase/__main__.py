@@ -21,7 +21,8 @@ same. Options of python itself come first: python -X dev -m gevent_cbase SCRIPT.
   --version, -V  print the version
   --help, -h     print this
 
-With GEVENT_CBASE=0 in the environment the program runs on gevent's own class,
+With GEVENT_CBASE=1 in the environment gevent.monkey.patch_all() installs it in any program.
+With GEVENT_CBASE=0 the program runs on gevent's own class,
 with GEVENT_CBASE_WITHOUT=sockets,pools without these fast paths, with
 GEVENT_CBASE_DATASTACK=0 without the cache of gevent_cbase.datastack, with
 GEVENT_CBASE_MAX_READS=0 a handler that always finds something to read goes on

@@ -20,7 +20,7 @@ uint64_t cbase_dict_stamp_changes[CBASE_DICT_KINDS];
 static int watchers[CBASE_DICT_KINDS] = {-1, -1};
 static PyObject *const *some_names; // interned, never freed
 static size_t names_count;
-static PyObject *dict_name; // '__dict__', the same
+static PyObject *popitem_name, *last_name; // 'popitem', and of an item to pop; the same
 
 static int
 on_some_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
@@ -59,8 +59,9 @@ cbase_dict_stamp_init(PyObject *const *names, size_t count)
     }
     some_names = names;
     names_count = count;
-    dict_name = PyUnicode_InternFromString("__dict__");
-    if (dict_name == NULL) {
+    popitem_name = PyUnicode_InternFromString("popitem");
+    last_name = PyUnicode_InternFromString("gevent_cbase ends sharing");
+    if (popitem_name == NULL || last_name == NULL) {
         PyErr_Clear();
         return; // every look-up is made the ordinary way
     }
@@ -76,15 +77,26 @@ cbase_dict_stamp_available(int kind)
     return watchers[kind] >= 0;
 }
 
-/* 3.13 stores into the values that lie in an object without telling the watchers of the dict that
- * shows them. Setting `__dict__` to the very same dict ends that sharing; not so
- * PyObject_GenericSetDict(). 0 or -1. */
+/* 3.13 stores into the values that lie in an object itself without telling the watchers of the
+ * dict that shows them. popitem() ends that sharing, or fails and leaves all as it is; to set
+ * `__dict__` ends it, too, but without memory for that the values are lost. 0 or -1. */
 static int
 end_sharing(PyObject *obj, PyObject *dict)
 {
 #if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
-    if (PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_INLINE_VALUES)) {
-        return PyObject_GenericSetAttr(obj, dict_name, dict);
+    if (PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_INLINE_VALUES)
+        && ((PyDictObject *)dict)->ma_values != NULL)
+    {
+        if (PyDict_SetItem(dict, last_name, Py_None) < 0) {
+            return -1;
+        }
+        PyObject *last = PyObject_CallMethodNoArgs(dict, popitem_name);
+        Py_XDECREF(last);
+        if (last == NULL) {
+            PyErr_Clear();
+            (void)PyDict_DelItem(dict, last_name);
+            return -1; // the caller clears an exception, if there is one
+        }
     }
 #else
     (void)obj, (void)dict;

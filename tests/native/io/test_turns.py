@@ -14,7 +14,7 @@ from gevent import get_hub, server  # noqa: F401 (the steps need gevent.server)
 from gevent._compat import PURE_PYTHON
 from gevent.threadpool import ThreadPool
 
-from ends import CLOSED, Ends, in_hub, raised, starts
+from ends import CANCELLED, CLOSED, Ends, in_hub, raised, seen, starts
 from helpers import LOOPBACK, child_environ, is_on, outcome, printed, until
 
 
@@ -333,6 +333,38 @@ def test_killed_while_it_waits_for_its_turn(limit, ends):
         assert one.sock.recv(10) == b'more'
     else:
         assert greenlet.get() == b'more'
+    one.its_other.send(b'late')
+    one.waits.join()
+
+
+@pytest.mark.parametrize('what', ['close', 'kill', 'read'])
+def test_what_comes_first(limit, ends, what):
+    """What other greenlets are about to do to the handler or its socket, if it waits."""
+    counts = limit(100)
+    one = Readers(ends, ends.pair())
+    got = []
+
+    def read():
+        one.other.send(b'data')
+        short(one.sock)
+        one.other.send(b'more')
+        gevent.spawn({
+            'close': one.sock.close, 'kill': lambda: greenlet.kill(block=False),
+            'read': lambda: got.append(one.sock.recv(10))}[what])
+        return outcome(one.sock.recv, 10)
+    greenlet = handler(one.sock, read)
+    until(lambda: greenlet.ready() or got)
+    if what == 'read':
+        assert (got, greenlet.ready()) == (([b'more'], False) if counts else ([], True))
+        one.other.send(b'last')
+        until(lambda: greenlet.ready() and got)
+        assert {greenlet.value, *got} == {b'more', b'last'}
+    elif not counts:
+        assert greenlet.value == b'more'
+    elif what == 'close':
+        assert seen(greenlet.value) == CANCELLED
+    else:
+        assert isinstance(greenlet.value, gevent.GreenletExit)
     one.its_other.send(b'late')
     one.waits.join()
 

@@ -315,6 +315,29 @@ def test_accept(impl, tmp_path, kind, fresh):
     assert lost > 0 if in_python else lost == 0
 
 
+@pytest.mark.parametrize('kind', ['function', 'none'])
+def test_first_client(impl, tmp_path, kind):
+    """A server that nobody has connected to before: it keeps all of its attributes. (CPython 3.13
+    takes them away if there is no memory to set `__dict__`.)"""
+    kinds, failures, wrong = child(impl, tmp_path, '''
+        def step(n):
+            one = started(sys.argv[1])
+            before = {name: getattr(one, name) for name in one.__dict__}
+            client = connect(one)
+            seen = wake_up(n, one)
+            names = {*before} - {'_watcher', '_timer', 'delay'}
+            well = set(one.__dict__) >= {*before} and all(
+                getattr(one, name) is before[name] for name in names)
+            client.close()
+            run_handlers()
+            one.close()
+            return seen, well
+        kinds, failures, _, wrong = sweep(step)
+        done((kinds, failures, wrong))
+    ''', kind)
+    assert (kinds, wrong) == (['MemoryError'], []) and failures > 2
+
+
 #: how many allocations in a row fail; the last: all, until the event loop has control again
 WIDTHS = [2, 3, 5, 20, 10 ** 6]
 
