@@ -189,7 +189,8 @@ def packaging(session):
     symbols = subprocess.run(['nm', '--all', ran[2]], capture_output=True, text=True)
     if symbols.stdout or 'no symbols' not in symbols.stderr:
         session.error('not stripped: %s' % ran[2])
-    run('-m', 'pip', 'install', '-q', 'mypy>=1.18', 'pyright[nodejs]', wheel + '[gunicorn,prometheus]')
+    run('-m', 'pip', 'install', '-q', 'mypy>=1.18', 'pyright[nodejs]',
+        wheel + '[gunicorn,prometheus]')
     for more in [], ['types-gevent']:
         if more:
             run('-m', 'pip', 'install', '-q', *more)
