@@ -36,6 +36,14 @@ def numbers(version):
     return [int(number) for number in re.match(r'[\d.]*\d|', version)[0].split('.') if number]
 
 
+def check_extra(ex, package, extra):
+    """Say what gevent_cbase.<extra> needs, if *ex* is that *package*, or part of it, is not there.
+    """
+    if (ex.name or '').partition('.')[0] == package:
+        raise ModuleNotFoundError("gevent_cbase.%s needs %s: pip install 'gevent_cbase[%s]'" % (
+            extra, package, extra), name=ex.name) from None
+
+
 def _fail(why, cause=None):
     raise ImportError('gevent_cbase %s %s' % (__version__, why), name='gevent_cbase') from cause
 

@@ -8,13 +8,13 @@ process: same settings, same signals. ``GeventWorker`` also answers a client tha
 before the worker has closed its listener. With ``GEVENT_CBASE=0`` in the environment they run on
 gevent's class.
 """
+from gevent_cbase import _requirements
+
 try:
     from gunicorn.workers import ggevent
 except ModuleNotFoundError as ex:
-    if (ex.name or '').partition('.')[0] != 'gunicorn':
-        raise
-    raise ModuleNotFoundError("gevent_cbase.gunicorn needs gunicorn: "
-                              "pip install 'gevent_cbase[gunicorn]'", name=ex.name) from None
+    _requirements.check_extra(ex, 'gunicorn', 'gunicorn')
+    raise
 
 from gevent_cbase._install import install
 

@@ -22,16 +22,15 @@ import weakref
 
 import gevent
 
+from gevent_cbase import _requirements
 from gevent_cbase._stats import servers, stats
 
 try:
     import prometheus_client
     from prometheus_client import core
 except ModuleNotFoundError as ex:
-    if (ex.name or '').partition('.')[0] != 'prometheus_client':
-        raise
-    raise ModuleNotFoundError('gevent_cbase.prometheus needs prometheus_client: pip install '
-                              "'gevent_cbase[prometheus]'", name=ex.name) from None
+    _requirements.check_extra(ex, 'prometheus_client', 'prometheus')
+    raise
 
 __all__ = ['Publisher', 'ServerCollector', 'publish']
 

@@ -400,6 +400,14 @@ def frames(steps, function, *args):
     return seen
 
 
+def import_error(code):
+    """The last line that code leaves on stderr which fails to import something."""
+    done = subprocess.run([sys.executable, '-c', code], env=child_environ(), text=True,
+                          stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
 class Clients:
     """Clients in threads that go on sending requests to an HTTP server of this machine.
 
