@@ -273,9 +273,14 @@ typedef struct {
     PyObject *buffer; // where to, borrowed; NULL: to new bytes
     Py_ssize_t size;  // at most; 0 with a buffer: all of it
     int flags;
-    int wants_address;
-    int function;
+    int function; // that is stood for
 } reading;
+
+static int
+wants_address(const reading *what)
+{
+    return what->function == RECVFROM || what->function == RECVFROM_INTO;
+}
 
 /* Bytes that are kept: not those that CPython allocates fast, nor many. */
 enum { SMALLEST_SPARE = 512, LARGEST_SPARE = 64 * 1024 };
@@ -383,7 +388,7 @@ add_address(const address *from, PyObject **result)
 static int
 read_now(struct cbase_socket_io_state *io, raw_socket *raw, const reading *what, PyObject **result)
 {
-    address from, *wanted = what->wants_address ? &from : NULL;
+    address from, *wanted = wants_address(what) ? &from : NULL;
     int was_short = 0;
     int outcome = what->buffer == NULL ? read_bytes(io, raw, what, wanted, result, &was_short)
                                        : read_into(raw, what, wanted, result, &was_short);
@@ -416,7 +421,7 @@ try_reading(const stream *io, const reading *what, int may_wait, PyObject **resu
     raw_socket *raw = raw_of(io);
     int outcome = CBASE_NOT_OURS;
 
-    if (raw != NULL && (!what->wants_address || cbase_socket_address_known(raw->family))) {
+    if (raw != NULL && (!wants_address(what) || cbase_socket_address_known(raw->family))) {
         outcome = may_wait && is_for_later(io, raw, what)
                       ? BLOCKED
                       : read_now(io->st->socket_io, raw, what, result);
@@ -449,11 +454,9 @@ read_from(cbase_state *st, PyObject *sock, const reading *what, PyObject **resul
 
 /* recv(bufsize[, flags]) and recvfrom(bufsize[, flags]) */
 static cbase_outcome
-read_new(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
-         PyObject **result)
+read_new(cbase_state *st, PyObject *const *args, size_t nargs, int function, PyObject **result)
 {
-    reading what = {NULL, nargs < 2 || nargs > 3 ? 0 : size_of(args[1]), 0, wants_address,
-                    wants_address ? RECVFROM : RECV};
+    reading what = {NULL, nargs < 2 || nargs > 3 ? 0 : size_of(args[1]), 0, function};
 
     if (what.size <= 0 || !has_flags(args, nargs, 2, FLAGS_OF_RECV, &what.flags)) {
         return CBASE_NOT_OURS;
@@ -464,21 +467,21 @@ read_new(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address
 cbase_outcome
 cbase_socket_io_recv(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    return read_new(st, args, nargs, 0, result);
+    return read_new(st, args, nargs, RECV, result);
 }
 
 cbase_outcome
 cbase_socket_io_recvfrom(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    return read_new(st, args, nargs, 1, result);
+    return read_new(st, args, nargs, RECVFROM, result);
 }
 
 /* recv_into(buffer[, nbytes[, flags]]) and recvfrom_into(buffer[, nbytes[, flags]]) */
 static cbase_outcome
-read_into_buffer(cbase_state *st, PyObject *const *args, size_t nargs, int wants_address,
+read_into_buffer(cbase_state *st, PyObject *const *args, size_t nargs, int function,
                  PyObject **result)
 {
-    reading what = {NULL, 0, 0, wants_address, wants_address ? RECVFROM_INTO : RECV_INTO};
+    reading what = {NULL, 0, 0, function};
 
     if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 3, FLAGS_OF_RECV, &what.flags)
         || (nargs > 2 && (what.size = size_of(args[2])) < 0))
@@ -494,14 +497,14 @@ read_into_buffer(cbase_state *st, PyObject *const *args, size_t nargs, int wants
 cbase_outcome
 cbase_socket_io_recv_into(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    return read_into_buffer(st, args, nargs, 0, result);
+    return read_into_buffer(st, args, nargs, RECV_INTO, result);
 }
 
 cbase_outcome
 cbase_socket_io_recvfrom_into(cbase_state *st, PyObject *const *args, size_t nargs,
                               PyObject **result)
 {
-    return read_into_buffer(st, args, nargs, 1, result);
+    return read_into_buffer(st, args, nargs, RECVFROM_INTO, result);
 }
 
 /* ---- writing ---- */
@@ -870,7 +873,7 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
 {
     cbase_outcome known = hold(st, &st->socket_io->at_once[DO_READ]);
     const cbase_socket_parts *s = st->sockets->parts;
-    const reading what = {NULL, DATAGRAM, 0, 1, DO_READ};
+    const reading what = {NULL, DATAGRAM, 0, DO_READ};
     address from;
     int was_short;
 
