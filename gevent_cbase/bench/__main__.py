@@ -109,11 +109,7 @@ def main(args=None):
     try:
         check_files(options)
         if options.benchmark == 'summary':
-            found = summary.Summary(options.files)
-            print('\n'.join(found.tables()))
-            if options.plot is not None:
-                summary.write(found, options.plot,
-                              options.python or summary.python(found.runs[0]))
+            summary.run(options)
             return 0
         report = BENCHMARKS[options.benchmark].run(options, progress)
         progress.clear()

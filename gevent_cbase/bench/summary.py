@@ -45,6 +45,14 @@ def add_options(parser):
         'of which Python the chart is, such as 3.13 (default: that of the first file)'))
 
 
+def run(options):
+    """Print the tables, and draw the chart if that is wanted."""
+    found = Summary(options.files)
+    print('\n'.join(found.tables()))
+    if options.plot is not None:
+        write(found, options.plot, options.python or python(found.runs[0]))
+
+
 class Summary:
     """What the *files* hold: ``pythons``, in order, and the figures of each."""
 
