@@ -4,7 +4,8 @@
 
 ServerCollector is for one process, publish() for several that one scrape is to show, as the
 workers of gunicorn. Both need install(). They have the same metrics, with the address that a
-server listens at as label; servers of one address are added up.
+server listens at as label; servers of one address are added up. A server whose attributes raise is
+left out, and the logger ``gevent_cbase`` tells why.
 
     gevent_server_accepted_total{address}
     gevent_server_spawn_errors_total{address}
@@ -16,6 +17,7 @@ server listens at as label; servers of one address are added up.
 """
 import atexit
 import errno
+import logging
 import os
 import sys
 import weakref
@@ -68,8 +70,8 @@ class ServerCollector:
     def collect(self):
         """Return the metrics, with the values of now."""
         families, values = _families(), {}
-        for server in servers():
-            for (name, *labels), value in _values(server).items():
+        for _, told in _values_of_each(servers()):
+            for (name, *labels), value in told.items():
                 key = name, tuple(labels)
                 values[key] = _joined(name)(values[key], value) if key in values else value
         for (name, labels), value in values.items():
@@ -104,12 +106,10 @@ class Publisher:
     def update(self):
         """Write the values of now. Keeps alive the servers that run, until it is called again."""
         found = servers()
-        written, gauges = {}, {}
-        for server in found:
-            ref, before = self._written.get(id(server), (None, {}))
-            if ref is None or ref() is not server:
-                before = {}
-            values = _values(server)
+        written = {key: noted for key, noted in self._written.items() if noted[0]() is not None}
+        gauges = {}
+        for server, values in _values_of_each(found):
+            before = written.get(id(server), (None, {}))[1]
             written[id(server)] = weakref.ref(server), values
             for key, value in values.items():
                 if key[0] in COUNTERS:
@@ -159,6 +159,17 @@ def _families():
     families.update((name, core.GaugeMetricFamily(name, told, labels=['address', *labels]))
                     for name, (told, labels, _) in GAUGES.items())
     return families
+
+
+def _values_of_each(found):
+    """Yield (server, its values); one that cannot tell them is left out, and logged."""
+    for server in found:
+        try:
+            values = _values(server)
+        except Exception:
+            logging.getLogger('gevent_cbase').exception('no metrics of %s', object.__repr__(server))
+        else:
+            yield server, values
 
 
 def _values(server):

@@ -123,6 +123,32 @@ def test_counts_go_on(registry, update, serve):
     assert samples(registry, address)['accepted_total',] == 8
 
 
+def test_one_server_raises(registry, update, serve, caplog):
+    """It is left out and logged, the others are shown; it is not counted twice when it is back."""
+    class Moody(StreamServer):
+        broken = False
+
+        @property
+        def min_delay(self):
+            if self.broken:
+                raise ValueError('not today')
+            return 0.01
+
+    moody, other = serve(Moody(LOOPBACK, handler)), serve(StreamServer(LOOPBACK, handler))
+    accept(moody, 2)
+    accept(other, 1)
+    update()
+    Moody.broken = True
+    accept(other, 2)
+    update()
+    assert samples(registry, address_of(other))['accepted_total',] == 3
+    assert {record.name for record in caplog.records} == {'gevent_cbase'}
+    assert 'not today' in caplog.text and 'no metrics of <' in caplog.text
+    Moody.broken = False
+    update()
+    assert samples(registry, address_of(moody))['accepted_total',] == 2
+
+
 def test_servers_of_one_address(registry, update, serve):
     """They are added up; of the delay the longest is shown, of a fast path whether all take it."""
     listener = native.socket()
