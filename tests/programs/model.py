@@ -996,7 +996,6 @@ def run(kind, seconds=None, seed=None):
     Model.reference = copies()
     sys.addaudithook(RECORDER)
     gc.collect()
-    gc.freeze()  # so that install() finds the servers faster
     gc.disable()
     options = settings(
         max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None,
