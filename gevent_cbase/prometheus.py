@@ -167,7 +167,8 @@ def _values_of_each(found):
         try:
             values = _values(server)
         except Exception:
-            logging.getLogger('gevent_cbase').exception('no metrics of %s', object.__repr__(server))
+            logger = logging.getLogger('gevent_cbase')
+            logger.exception('no metrics of %s', object.__repr__(server))
         else:
             yield server, values
 

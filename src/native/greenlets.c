@@ -49,6 +49,7 @@ struct cbase_greenlet_state {
     cbase_memo_class spawners;                // classes of them, and `spawn_tree_locals`
     cbase_memo_dict locals;
     cbase_memo_class run_callback; // of loops
+    PyObject *handler;             // what servers run; owned, or NULL
     spawning_stack last;
 };
 
@@ -298,6 +299,26 @@ cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback)
     return PyList_Append(links, callback) < 0 ? CBASE_FAILED : CBASE_DONE;
 }
 
+void
+cbase_greenlet_set_handler(cbase_state *st, PyObject *function)
+{
+    Py_XSETREF(st->greenlets->handler, Py_NewRef(function));
+}
+
+/* Whether it runs what servers run. */
+static int
+runs_handler(cbase_state *st, PyObject *greenlet)
+{
+    PyObject *dict = PyObject_GenericGetDict(greenlet, NULL);
+    PyObject *run = // borrowed, compared only
+        dict == NULL ? NULL : PyDict_GetItemWithError(dict, st->s__run);
+    int found = run != NULL && run == st->greenlets->handler;
+
+    PyErr_Clear();
+    Py_XDECREF(dict);
+    return found;
+}
+
 int
 cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock)
 {
@@ -311,7 +332,7 @@ cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock)
                            ? PyTuple_GET_ITEM(args, 2)
                            : NULL;
     return client != NULL && PyTuple_CheckExact(client) && PyTuple_GET_SIZE(client) > 0
-           && PyTuple_GET_ITEM(client, 0) == sock;
+           && PyTuple_GET_ITEM(client, 0) == sock && runs_handler(st, greenlet);
 }
 
 /* ---- spawn ---- */

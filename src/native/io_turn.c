@@ -13,12 +13,11 @@
  * likely to read from there, and to take what this one is waiting for.
  *
  * Who waits is only told of what the system reports. So a socket never waits for its turn before
- * something was read from it, nor if its descriptor was closed behind gevent's back, which loops
- * do not stand, nor if it is reported no earlier than some bytes are there, SO_RCVLOWAT: a system
- * call that costs a third of a read.
+ * its handler has read something from it, nor if its descriptor was closed behind gevent's back,
+ * which loops do not stand, nor if it is reported no earlier than some bytes are there,
+ * SO_RCVLOWAT: a system call that costs a third of a read.
  *
- * Does not know how one waits. All is by descriptor; what is noted of one may be of another socket
- * by now, which then waits once more than it need.
+ * Does not know how one waits. All is by descriptor, and forgotten when a handler begins.
  */
 #include "native/socket.h"
 

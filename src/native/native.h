@@ -72,6 +72,8 @@ cbase_call cbase_socket_io_recv, cbase_socket_io_recv_into, cbase_socket_io_recv
     cbase_socket_io_sendto, cbase_socket_io_server_sendto;
 /* DatagramServer.do_read for this socket, its `_socket`, and its result. */
 cbase_outcome cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result);
+/* The handler of this client begins: what was read from its descriptor is of no account. */
+void cbase_socket_io_begin(const cbase_state *st, PyObject *client);
 /* Whether a function, or NULL, is DatagramServer.do_read. */
 int cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function);
 
@@ -122,8 +124,9 @@ cbase_outcome cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const
                                  size_t nargs, PyObject **greenlet);
 cbase_outcome cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args,
                                    size_t nargs, PyObject **greenlet);
-/* Whether this is a Greenlet that a server has started to handle this client: its arguments are
- * (handle, close, (sock, ...)). */
+/* What servers run in the greenlet of a client: function(handle, close, (sock, ...)). */
+void cbase_greenlet_set_handler(cbase_state *st, PyObject *function);
+/* Whether this is a Greenlet that a server has started to handle this client. */
 int cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock);
 /* greenlet.rawlink(callback), if it is a Greenlet that was just made and nobody has seen yet. */
 cbase_outcome cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback);

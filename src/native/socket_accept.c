@@ -122,7 +122,6 @@ new_raw_socket(cbase_state *st, PyTypeObject *type, const raw_socket *listener, 
     raw->proto = listener->proto;
     raw->timeout = 0;
     raw->fd = fd;
-    cbase_io_turn_forget(fd);
     return (PyObject *)raw;
 }
 

@@ -51,7 +51,6 @@ close_fd(raw_socket *raw)
         return 0;
     }
     raw->fd = -1;
-    cbase_io_turn_forget(fd);
     PyThreadState *thread = let_others_run();
     failed = close(fd) < 0 && errno != ECONNRESET;
     go_on(thread);

@@ -903,6 +903,17 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *sock, PyObject **result)
     }
 }
 
+void
+cbase_socket_io_begin(const cbase_state *st, PyObject *client)
+{
+    const cbase_socket_parts *s = st->sockets->parts;
+    PyObject *raw = s != NULL && Py_IS_TYPE(client, s->socket) ? *slot(client, s->sock) : NULL;
+
+    if (raw != NULL && Py_IS_TYPE(raw, s->raw)) {
+        cbase_io_turn_forget(((const raw_socket *)raw)->fd);
+    }
+}
+
 int
 cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function)
 {
@@ -1136,6 +1147,12 @@ cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result)
 {
     (void)st, (void)raw, (void)result;
     return CBASE_NOT_OURS;
+}
+
+void
+cbase_socket_io_begin(const cbase_state *st, PyObject *client)
+{
+    (void)st, (void)client;
 }
 
 int

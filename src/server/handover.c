@@ -218,6 +218,9 @@ handle_and_close_when_done(PyObject *self, PyTypeObject *cls, PyObject *const *a
     PyObject *handle = Py_NewRef(args[0]);
     PyObject *close = Py_NewRef(args[1]);
     PyObject *args_tuple = Py_NewRef(args[2]);
+    if (PyTuple_Check(args_tuple) && PyTuple_GET_SIZE(args_tuple) > 0) {
+        cbase_socket_io_begin(st, PyTuple_GET_ITEM(args_tuple, 0));
+    }
     PyObject *result = handle_and_close(st, handle, close, args_tuple);
     Py_DECREF(args_tuple);
     Py_DECREF(close);
@@ -259,6 +262,7 @@ handover_function(PyObject *module, PyObject *in_python)
     if (function != NULL) {
         Py_XSETREF(st->handover->in_python, Py_NewRef(in_python));
         Py_XSETREF(st->handover->function, Py_NewRef(function));
+        cbase_greenlet_set_handler(st, function);
     }
     return function;
 }

@@ -10,7 +10,7 @@ import threading
 
 import gevent
 import pytest
-from gevent import get_hub, server  # noqa: F401 (the steps need gevent.server)
+from gevent import baseserver, get_hub, server  # noqa: F401 (the steps need gevent.server)
 from gevent._compat import PURE_PYTHON
 from gevent.threadpool import ThreadPool
 
@@ -73,10 +73,6 @@ class Readers:
         return self.log.index('other')
 
 
-def serve(handle, close, args):
-    return handle(*args)
-
-
 def handled(sock, function, *args):
     """What the function returns in the handler of this client."""
     return handler(sock, function, *args).get()
@@ -84,7 +80,8 @@ def handled(sock, function, *args):
 
 def handler(sock, function, *args):
     """A greenlet as a server starts it, which calls the function."""
-    return gevent.spawn(serve, lambda *client: function(*args), None, (sock, None))
+    return gevent.spawn(baseserver._handle_and_close_when_done, lambda *client: function(*args),
+                        lambda *client: None, (sock, None))
 
 
 @pytest.fixture
@@ -139,7 +136,8 @@ def test_who_is_no_handler(limit, readers):
 
 @pytest.mark.parametrize('args', [
     lambda one: (one.sock,), lambda one: (None, None, (one.late, one.sock)),
-    lambda one: (None, None, [one.sock]), lambda one: (None, None, ())])
+    lambda one: (None, None, [one.sock]), lambda one: (None, None, ()),
+    lambda one: (None, None, (one.sock, None))])
 def test_who_resembles_a_handler(limit, readers, args):
     """The same."""
     limit(1)
@@ -180,6 +178,22 @@ def test_handler_of_a_server(impl, limit, ends, number, spawn, waits):
     peer.close()
     one.stop()
     assert got[0] in (FIRST if counts and waits else [5])
+
+
+def test_first_read_of_a_handler(limit, readers):
+    """It does not wait: what was read before was for somebody else, perhaps of another client with
+    the same descriptor."""
+    limit(100)
+    log = []
+
+    def read():
+        readers.other.send(b'data')
+        get_hub().loop.run_callback(log.append, 'loop')
+        short(readers.sock)
+        return log.copy()
+    assert handled(readers.sock, read) == []
+    log.clear()
+    assert handled(readers.sock, read) == []
 
 
 def test_peeking_is_no_reading(limit, readers):
@@ -489,7 +503,7 @@ TURNS = '''if 1:
     import gevent_cbase
     gevent_cbase.install(%s)
     import gevent
-    from gevent import server, socket
+    from gevent import baseserver, server, socket
     server.StreamServer(('127.0.0.1', 0), print)
     one, other = socket.socketpair()
     log = []
@@ -500,7 +514,8 @@ TURNS = '''if 1:
             one.recv(1)
             log.append('read')
         print(log.index('loop') if 'loop' in log else 'never')
-    gevent.spawn(lambda handle, close, args: handle(*args), handle, None, (one, None)).join()
+    run = baseserver._handle_and_close_when_done
+    gevent.spawn(run, handle, lambda *client: None, (one, None)).join()
 '''
 
 
