@@ -319,14 +319,21 @@ def test_handshake_during_a_reload(tmp_path, worker):
 def accepted(client, pids):
     """Whether the other end of *client* is in one of these processes."""
     return any(tuple(connection.raddr) == client.getsockname()
-               for pid in pids for connection in psutil.Process(pid).net_connections())
+               for pid in pids for connection in connections(pid))
+
+
+def connections(pid):
+    """Those of a process; none if it has ended, as it may at any moment."""
+    try:
+        return psutil.Process(pid).net_connections()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def listeners(pids):
     """How many listening sockets these processes have, of those that run."""
     return sum(connection.status == psutil.CONN_LISTEN
-               for pid in pids if is_running(pid)
-               for connection in psutil.Process(pid).net_connections())
+               for pid in pids if is_running(pid) for connection in connections(pid))
 
 
 def is_open(port):
