@@ -88,7 +88,7 @@ int cbase_io_turn_is_told(const raw_socket *raw);
 void cbase_io_turn_read(const raw_socket *raw, int was_short);
 /* There was nothing to read. */
 void cbase_io_turn_in_vain(const raw_socket *raw);
-/* Nothing was read from this descriptor, as far as that counts. */
+/* Forgets what is known of this descriptor. */
 void cbase_io_turn_forget(int fd);
 /* Around each wait. */
 void cbase_io_turn_begin_wait(void);

@@ -211,6 +211,9 @@ handle_and_close_when_done(PyObject *self, PyTypeObject *cls, PyObject *const *a
     cbase_state *st = PyType_GetModuleState(cls);
 
     (void)self;
+    if (nargs == 3 && PyTuple_Check(args[2]) && PyTuple_GET_SIZE(args[2]) > 0) {
+        cbase_socket_io_begin(st, PyTuple_GET_ITEM(args[2], 0));
+    }
     if (runs_in_python(args, nargs, kwnames)) {
         return PyObject_Vectorcall(st->handover->in_python, args, (size_t)nargs, kwnames);
     }
@@ -218,9 +221,6 @@ handle_and_close_when_done(PyObject *self, PyTypeObject *cls, PyObject *const *a
     PyObject *handle = Py_NewRef(args[0]);
     PyObject *close = Py_NewRef(args[1]);
     PyObject *args_tuple = Py_NewRef(args[2]);
-    if (PyTuple_Check(args_tuple) && PyTuple_GET_SIZE(args_tuple) > 0) {
-        cbase_socket_io_begin(st, PyTuple_GET_ITEM(args_tuple, 0));
-    }
     PyObject *result = handle_and_close(st, handle, close, args_tuple);
     Py_DECREF(args_tuple);
     Py_DECREF(close);

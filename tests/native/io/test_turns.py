@@ -2,6 +2,7 @@
 
 gevent lets it go on; so does ours with a limit of 0, and where no handler reads from its client.
 """
+import functools
 import os
 import socket as native
 import subprocess
@@ -80,8 +81,13 @@ def handled(sock, function, *args):
 
 def handler(sock, function, *args):
     """A greenlet as a server starts it, which calls the function."""
-    return gevent.spawn(baseserver._handle_and_close_when_done, lambda *client: function(*args),
-                        lambda *client: None, (sock, None))
+    return started(sock, lambda *client: function(*args))
+
+
+def started(sock, handle):
+    """A greenlet as a server starts it."""
+    return gevent.spawn(baseserver._handle_and_close_when_done, handle, lambda *client: None,
+                        (sock, None))
 
 
 @pytest.fixture
@@ -180,9 +186,11 @@ def test_handler_of_a_server(impl, limit, ends, number, spawn, waits):
     assert got[0] in (FIRST if counts and waits else [5])
 
 
-def test_first_read_of_a_handler(limit, readers):
+@pytest.mark.parametrize('kind', [lambda function: function, functools.partial],
+                         ids=['function', 'object'])
+def test_first_read_of_a_handler(limit, readers, kind):
     """It does not wait: what was read before was for somebody else, perhaps of another client with
-    the same descriptor."""
+    the same descriptor. On CPython 3.10 gevent's function runs handlers that are no functions."""
     limit(100)
     log = []
 
@@ -191,9 +199,9 @@ def test_first_read_of_a_handler(limit, readers):
         get_hub().loop.run_callback(log.append, 'loop')
         short(readers.sock)
         return log.copy()
-    assert handled(readers.sock, read) == []
-    log.clear()
-    assert handled(readers.sock, read) == []
+    for _ in range(2):
+        log.clear()
+        assert started(readers.sock, kind(lambda *client: read())).get() == []
 
 
 def test_peeking_is_no_reading(limit, readers):
