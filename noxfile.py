@@ -225,7 +225,8 @@ def aarch64(session):
                 '--platform=manylinux2014_aarch64', '--platform=manylinux_2_28_aarch64',
                 '--python-version=3.11', '--target', root + '/usr/lib/python3/dist-packages',
                 *project['project']['dependencies'],
-                *project['tool']['cibuildwheel']['test-requires'])
+                *project['tool']['cibuildwheel']['test-requires'],
+                'cffi')  # for gevent's other loops
     tracked(os.path.join(root, 'src'))
     for command in ('uname -m && python3 setup.py -q build_ext --inplace',
                     'python3 -m gevent_cbase --info',
