@@ -55,7 +55,7 @@ WORKFLOWS = ['check-jsonschema==0.39.0', 'zizmor==1.32.0']  # what checks them
 CIBUILDWHEEL = 'cibuildwheel==4.3.5'  # .github/workflows/wheels.yml has the same
 #: what is tested on a processor that is emulated
 EMULATED = ['tests/server/accepting', 'tests/server/life', 'tests/native/steps',
-            'tests/native/test_datastack.py']
+            'tests/native/io', 'tests/native/test_datastack.py']
 #: has *root* seen as /, with the system's processes and devices, for a command in it
 INSIDE = '''
     mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && mount -t tmpfs none "$0/tmp" &&
@@ -200,8 +200,8 @@ def packaging(session):
 
 @nox.session
 def aarch64(session):
-    """What servers do on an emulated aarch64, with Debian's CPython 3.11; takes half an hour;
-    not run by default.
+    """What servers do on an emulated aarch64, with Debian's CPython 3.11; takes some ten
+    minutes; not run by default.
     """
     known = '/proc/sys/fs/binfmt_misc/qemu-aarch64'
     if os.geteuid() or not shutil.which('debootstrap') or not os.path.exists(known):
