@@ -1,4 +1,5 @@
 """Reading and writing of gevent's sockets: is it what the installed gevent does? See premises."""
+import os
 import types
 
 from gevent_cbase import _cbase
@@ -39,6 +40,9 @@ OF_HUB = {
     'switch_out': 'gevent._greenlet_primitives:SwitchOutGreenletWithLoop.switch_out',
 }
 
+if hasattr(_cbase, '_io_after_fork'):
+    os.register_at_fork(after_in_child=_cbase._io_after_fork)
+
 #: why it is off, as text; None if it is on
 _reason = 'it was not compared yet'
 
@@ -74,6 +78,7 @@ def prepare(snapshot, stamps):
                  for name, needed in AT_ONCE.items()}, clock=snapshot['time:time'],
         timeout_error=snapshot['socket:timeout'],
         no_timeout=snapshot['gevent._socketcommon:timeout_default'],
+        send_chunk=parts['__send_chunk'].function,
         do_read=parts[DO_READ].function, semaphore=_semaphore(snapshot))
 
 

@@ -305,11 +305,13 @@ cbase_greenlet_set_handler(cbase_state *st, PyObject *function)
     Py_XSETREF(st->greenlets->handler, Py_NewRef(function));
 }
 
-/* Whether it runs what servers run. */
-static int
-runs_handler(cbase_state *st, PyObject *greenlet)
+int
+cbase_greenlet_is_handler(cbase_state *st, PyObject *greenlet)
 {
-    PyObject *dict = PyObject_GenericGetDict(greenlet, NULL);
+    const parts_of_gevent *g = st->greenlets->parts;
+    PyObject *dict = g != NULL && Py_IS_TYPE(greenlet, g->class)
+                         ? PyObject_GenericGetDict(greenlet, NULL)
+                         : NULL;
     PyObject *run = // borrowed, compared only
         dict == NULL ? NULL : PyDict_GetItemWithError(dict, st->s__run);
     int found = run != NULL && run == st->greenlets->handler;
@@ -332,7 +334,7 @@ cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock)
                            ? PyTuple_GET_ITEM(args, 2)
                            : NULL;
     return client != NULL && PyTuple_CheckExact(client) && PyTuple_GET_SIZE(client) > 0
-           && PyTuple_GET_ITEM(client, 0) == sock && runs_handler(st, greenlet);
+           && PyTuple_GET_ITEM(client, 0) == sock && cbase_greenlet_is_handler(st, greenlet);
 }
 
 /* ---- spawn ---- */

@@ -380,6 +380,17 @@ is_handler(cbase_state *st, PyObject *hub, PyObject *sock)
 }
 
 int
+cbase_io_wait_in_handler(cbase_state *st)
+{
+    PyObject *current = st->io_wait->getcurrent();
+    int found = current != NULL && cbase_greenlet_is_handler(st, current);
+
+    PyErr_Clear();
+    Py_XDECREF(current);
+    return found;
+}
+
+int
 cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                        Py_ssize_t event)
 {

@@ -126,7 +126,8 @@ cbase_outcome cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *c
                                    size_t nargs, PyObject **greenlet);
 /* What servers run in the greenlet of a client: function(handle, close, (sock, ...)). */
 void cbase_greenlet_set_handler(cbase_state *st, PyObject *function);
-/* Whether this is a Greenlet that a server has started to handle this client. */
+/* Whether this is a Greenlet that a server has started to handle a client, or this one. */
+int cbase_greenlet_is_handler(cbase_state *st, PyObject *greenlet);
 int cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock);
 /* greenlet.rawlink(callback), if it is a Greenlet that was just made and nobody has seen yet. */
 cbase_outcome cbase_greenlet_link(cbase_state *st, PyObject *greenlet, PyObject *callback);

@@ -66,6 +66,9 @@ int cbase_io_wait(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
 int cbase_io_wait_is_plain(cbase_state *st, const cbase_socket_parts *s, PyObject *sock,
                            Py_ssize_t watcher);
 
+/* Whether this greenlet handles some client. */
+int cbase_io_wait_in_handler(cbase_state *st);
+
 /* The beginning of PySocketSockObject. */
 typedef struct {
     PyObject_HEAD int fd;

@@ -29,6 +29,7 @@
 
 typedef struct {
     PyObject *clock, *timeout_error, *no_timeout; // time.time, socket.timeout, timeout_default
+    PyObject *send_chunk;                         // __send_chunk() of gevent._socketcommon
     PyObject *do_read;                            // DatagramServer.do_read, the function
     PyObject *semaphore;                          // the class, if nobody can change it; or None
 } io_parts;
@@ -513,12 +514,20 @@ typedef struct {
     PyObject *data; // owned by the caller
     int flags;
     const address *to; // or NULL
+    PyObject *name;    // the same, as Python has it, owned by the caller
 } writing;
 
 /* Which part of the data; a `length` of -1: all of it. */
 typedef struct {
     Py_ssize_t start, stop, length;
 } part;
+
+/* What raw.sendto() tells at each attempt. */
+static int
+audit(raw_socket *raw, const writing *what)
+{
+    return what->to == NULL ? 0 : PySys_Audit("socket.sendto", "OO", (PyObject *)raw, what->name);
+}
 
 /* raw.send(data[start:stop], flags): one attempt. Not ours if the data has another length now. */
 static int
@@ -531,8 +540,10 @@ try_writing(const stream *io, const writing *what, const part *which, Py_ssize_t
     if (raw != NULL && has_buffer(what->data, &view, PyBUF_SIMPLE)) {
         if (which->length < 0 || view.len == which->length) {
             Py_ssize_t stop = which->length < 0 ? view.len : which->stop;
-            outcome = transmit(raw, (const char *)view.buf + which->start,
-                               (size_t)(stop - which->start), what->flags, count, what->to);
+            outcome = audit(raw, what) < 0
+                          ? (int)CBASE_FAILED
+                          : transmit(raw, (const char *)view.buf + which->start,
+                                     (size_t)(stop - which->start), what->flags, count, what->to);
         }
         PyBuffer_Release(&view);
     }
@@ -560,20 +571,13 @@ write_later(stream *io, const writing *what, const part *which, int timeout, Py_
     return outcome;
 }
 
-/* send() and sendto(): an attempt, and one more after waiting. *count: 0 if that has not sent
- * anything either. `timeout`: as it was before, or UNKNOWN: as it is after the first attempt. */
+/* send() and sendto() after an attempt that was in vain: waits, and tries once more. */
 static cbase_outcome
-write_once(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
+write_blocked(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
 {
     cbase_except block;
-    int outcome = try_writing(io, what, which, count);
+    cbase_outcome outcome;
 
-    if (outcome != BLOCKED) {
-        return outcome;
-    }
-    if (timeout == UNKNOWN) {
-        timeout = kind_of_timeout(*slot(io->sock, io->s->timeout));
-    }
     (void)would_block();
     if (timeout == NO_WAIT) {
         return CBASE_FAILED;
@@ -583,15 +587,22 @@ write_once(stream *io, const writing *what, const part *which, int timeout, Py_s
     return cbase_except_leave(&block) < 0 ? CBASE_FAILED : outcome;
 }
 
+/* send(): an attempt, and one more after waiting. *count: 0 if that has not sent anything either.
+ * `timeout`: as it was before. */
 static cbase_outcome
-write_and_count(stream *io, const writing *what, int timeout, PyObject **result)
+write_once(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
 {
-    const part whole = {0, 0, -1};
-    Py_ssize_t count;
+    int outcome = try_writing(io, what, which, count);
 
-    Py_INCREF(what->data);
-    cbase_outcome outcome = write_once(io, what, &whole, timeout, &count);
-    Py_DECREF(what->data);
+    return outcome == BLOCKED ? write_blocked(io, what, which, timeout, count) : outcome;
+}
+
+static const part whole = {0, 0, -1};
+
+/* The result of send() and sendto(). */
+static cbase_outcome
+counted(cbase_outcome outcome, Py_ssize_t count, PyObject **result)
+{
     if (outcome == CBASE_DONE) {
         *result = PyLong_FromSsize_t(count);
         outcome = *result == NULL ? CBASE_FAILED : CBASE_DONE;
@@ -603,7 +614,8 @@ write_and_count(stream *io, const writing *what, int timeout, PyObject **result)
 cbase_outcome
 cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    writing what = {NULL, 0, NULL};
+    writing what = {NULL, 0, NULL, NULL};
+    Py_ssize_t count;
     stream io;
 
     if (nargs < 2 || nargs > 4 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
@@ -617,13 +629,13 @@ cbase_socket_io_send(cbase_state *st, PyObject *const *args, size_t nargs, PyObj
     if (timeout == UNKNOWN || (nargs == 4 && args[3] != st->socket_io->parts->no_timeout)) {
         return CBASE_NOT_OURS;
     }
-    what.data = args[1];
-    return write_and_count(&io, &what, timeout, result);
+    what.data = Py_NewRef(args[1]);
+    outcome = write_once(&io, &what, &whole, timeout, &count);
+    Py_DECREF(what.data);
+    return counted(outcome, count, result);
 }
 
 /* ---- sendall() ---- */
-
-#define CHUNK (1024 * 1024) /* gevent's, if the buffer of the socket is not larger */
 
 /* What is left of its timeout. */
 typedef struct {
@@ -641,29 +653,74 @@ read_clock(cbase_state *st, double *now)
     return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* The last part of gevent's sendall(): data[sent:], of which something was sent, in Python. */
-static cbase_outcome
-send_rest(PyObject *sock, const writing *what, Py_ssize_t sent)
-{
-    PyObject *memory = PyMemoryView_FromObject(what->data);
-    PyObject *rest = NULL, *start = memory == NULL ? NULL : PyLong_FromSsize_t(sent);
-    PyObject *slice = start == NULL ? NULL : PySlice_New(start, Py_None, Py_None);
-    PyObject *done = NULL;
+/* What sendall() sends, of `length` bytes. */
+typedef struct {
+    PyObject *memory; // owned: bytes, or a memoryview of single bytes, perhaps the caller's
+    Py_ssize_t length, sent;
+    Py_ssize_t chunk; // bytes that are sent as one
+    int flags;
+    remaining time;
+} sending;
 
-    if (slice != NULL && (rest = PyObject_GetItem(memory, slice)) != NULL) {
-        done = PyObject_CallMethod(sock, "sendall", "Oi", rest, what->flags);
-    }
-    Py_XDECREF(done);
-    Py_XDECREF(rest);
+/* memory[start:stop], which stands whatever becomes of the memoryview. */
+static PyObject *
+slice_of(PyObject *memory, Py_ssize_t start, Py_ssize_t stop)
+{
+    PyObject *from = PyLong_FromSsize_t(start), *to = PyLong_FromSsize_t(stop);
+    PyObject *slice = from == NULL || to == NULL ? NULL : PySlice_New(from, to, NULL);
+    PyObject *view =
+        PyMemoryView_Check(memory) ? Py_NewRef(memory) : PyMemoryView_FromObject(memory);
+    PyObject *found = slice == NULL || view == NULL ? NULL : PyObject_GetItem(view, slice);
+
+    Py_XDECREF(view);
     Py_XDECREF(slice);
-    Py_XDECREF(start);
-    Py_XDECREF(memory);
-    return done == NULL ? CBASE_FAILED : CBASE_DONE;
+    Py_XDECREF(to);
+    Py_XDECREF(from);
+    return found;
 }
 
-/* Sends a part of the data, as __send_chunk() of gevent does. NOT_OURS: the rest is not. */
+/* time->left, after somebody has waited. */
+static int
+count_time(cbase_state *st, remaining *time)
+{
+    double now;
+
+    if (read_clock(st, &now) < 0) {
+        return -1;
+    }
+    time->left = time->end - now;
+    return 0;
+}
+
+/* __send_chunk(sock, chunk, flags, timeleft, end), by gevent's function. */
 static cbase_outcome
-send_chunk(stream *io, const writing *what, part *which, remaining *time)
+send_in_python(const stream *io, PyObject *chunk, sending *all)
+{
+    remaining *time = &all->time;
+
+    if (time->counts && count_time(io->st, time) < 0) {
+        return CBASE_FAILED;
+    }
+    PyObject *left = time->counts ? PyFloat_FromDouble(time->left) : Py_NewRef(Py_None);
+    PyObject *end = time->counts ? PyFloat_FromDouble(time->end) : Py_NewRef(Py_None);
+    PyObject *now = left == NULL || end == NULL
+                        ? NULL
+                        : PyObject_CallFunction(io->st->socket_io->parts->send_chunk, "OOiOO",
+                                                io->sock, chunk, all->flags, left, end);
+
+    if (now != NULL && time->counts) {
+        time->left = PyFloat_AsDouble(now);
+    }
+    Py_XDECREF(now);
+    Py_XDECREF(end);
+    Py_XDECREF(left);
+    return now == NULL || PyErr_Occurred() ? CBASE_FAILED : CBASE_DONE;
+}
+
+/* Sends a part of the data, as __send_chunk() of gevent does. NOT_OURS: what is left of it is not.
+ * `is_last`: the time that is left is not asked for any more. */
+static cbase_outcome
+write_chunk(stream *io, const writing *what, part *which, remaining *time, int is_last)
 {
     int started = 0;
     Py_ssize_t count;
@@ -682,44 +739,91 @@ send_chunk(stream *io, const writing *what, part *which, remaining *time)
             return outcome;
         }
         which->start += count;
-        if (time->counts && which->start < which->length) {
-            double now;
-            if (read_clock(io->st, &now) < 0) {
-                return CBASE_FAILED;
-            }
-            time->left = time->end - now;
+        if (time->counts && (which->start < which->stop || !is_last)
+            && count_time(io->st, time) < 0) {
+            return CBASE_FAILED;
         }
     }
     return CBASE_DONE;
 }
 
-/* sendall(), of data with this length. */
+/* Sends the next chunk: DONE or FAILED. `known`: whether that is still what gevent's functions
+ * would do, DONE or NOT_OURS. */
 static cbase_outcome
-send_all(stream *io, const writing *what, Py_ssize_t length)
+send_chunk(stream *io, cbase_outcome known, sending *all)
+{
+    Py_ssize_t start = all->sent, size = Py_MIN(all->length - start, all->chunk);
+    writing what = {NULL, all->flags, NULL, NULL};
+    part which = {start, start + size, all->length};
+
+    if (PyMemoryView_Check(all->memory)) { // somebody may release it in the meantime
+        what.data = slice_of(all->memory, start, start + size);
+        which = (part){0, size, size};
+    }
+    else {
+        what.data = Py_NewRef(all->memory);
+    }
+    all->sent += size;
+    cbase_outcome outcome = what.data == NULL ? CBASE_FAILED : known;
+    if (outcome == CBASE_DONE) {
+        outcome = write_chunk(io, &what, &which, &all->time, all->sent == all->length);
+    }
+    if (outcome == CBASE_NOT_OURS) {
+        PyObject *rest = slice_of(what.data, which.start, which.stop);
+        outcome = rest == NULL ? CBASE_FAILED : send_in_python(io, rest, all);
+        Py_XDECREF(rest);
+    }
+    Py_XDECREF(what.data);
+    return outcome;
+}
+
+/* The rest of sendall(). */
+static cbase_outcome
+send_all(stream *io, sending *all)
 {
     PyObject *timeout = *slot(io->sock, io->s->timeout); // borrowed
     int kind = kind_of_timeout(timeout);
-    remaining time = {kind != FOREVER, 0.0, 0.0};
-    part all = {0, length, length};
     cbase_outcome outcome = CBASE_DONE;
 
     if (kind == UNKNOWN) {
         return CBASE_NOT_OURS;
     }
-    if (time.counts) {
+    all->time.counts = kind != FOREVER;
+    if (all->time.counts) {
         double now;
-        time.left = PyFloat_AS_DOUBLE(timeout);
+        all->time.left = PyFloat_AS_DOUBLE(timeout);
         if (read_clock(io->st, &now) < 0) {
             return CBASE_FAILED;
         }
-        time.end = now + time.left;
+        all->time.end = now + all->time.left;
     }
-    while (outcome == CBASE_DONE && all.start < length) {
-        all.stop = time.counts && length - all.start > CHUNK ? all.start + CHUNK : length;
-        outcome = send_chunk(io, what, &all, &time);
+    while (outcome == CBASE_DONE && all->sent < all->length) {
+        cbase_outcome known =
+            all->sent == 0 ? CBASE_DONE : open_stream(io->st, io->sock, io->function, io);
+        outcome = known == CBASE_FAILED ? known : send_chunk(io, known, all);
     }
-    return outcome == CBASE_NOT_OURS && all.start > 0 ? send_rest(io->sock, what, all.start)
-                                                      : outcome;
+    return outcome;
+}
+
+/* How many bytes gevent sends as one, of so many: 0 if that cannot be told. */
+static Py_ssize_t
+chunk_of(const stream *io, Py_ssize_t length)
+{
+    raw_socket *raw = raw_of(io);
+    Py_ssize_t chunk = raw == NULL ? 0 : 1024 * 1024;
+
+    if (raw != NULL && length > chunk) {
+        int room;
+        socklen_t size = sizeof(room);
+        if (getsockopt(raw->fd, SOL_SOCKET, SO_SNDBUF, &room, &size) != 0) {
+            chunk = 0;
+        }
+        else if (room > chunk) {
+            chunk = room;
+        }
+    }
+    Py_XDECREF(raw);
+    return chunk;
 }
 
 /* What sendall() sends: bytes, or a memoryview of single bytes. NULL: none of these. */
@@ -753,24 +857,20 @@ memory_of(PyObject *data, Py_ssize_t *length)
 cbase_outcome
 cbase_socket_io_sendall(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    writing what = {NULL, 0, NULL};
+    sending all = {NULL, 0, 0, 0, 0, {0, 0.0, 0.0}};
     stream io;
-    Py_ssize_t length;
 
-    if (nargs < 2 || nargs > 3 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &what.flags)) {
+    if (nargs < 2 || nargs > 3 || !has_flags(args, nargs, 2, FLAGS_OF_SEND, &all.flags)) {
         return CBASE_NOT_OURS;
     }
     cbase_outcome outcome = open_stream(st, args[0], SENDALL, &io);
     if (outcome != CBASE_DONE) {
         return outcome;
     }
-    what.data = memory_of(args[1], &length);
-    if (what.data == NULL || length == 0) {
-        Py_XDECREF(what.data);
-        return CBASE_NOT_OURS;
-    }
-    outcome = send_all(&io, &what, length);
-    Py_DECREF(what.data);
+    all.memory = memory_of(args[1], &all.length);
+    all.chunk = all.memory == NULL || all.length == 0 ? 0 : chunk_of(&io, all.length);
+    outcome = all.chunk == 0 ? CBASE_NOT_OURS : send_all(&io, &all);
+    Py_XDECREF(all.memory);
     if (outcome == CBASE_DONE) {
         *result = Py_NewRef(Py_None);
     }
@@ -805,50 +905,54 @@ has_address(int family, PyObject *pair, address *to)
     return 1;
 }
 
-/* sendto(data[, flags], address). `result`: NULL if nobody wants it, nor waits: CBASE_NOT_OURS,
- * and nothing sent, also if it would have to. */
-static cbase_outcome
-send_to(stream *io, PyObject *const *args, size_t nargs, PyObject **result)
+/* What sendto(data[, flags], address) sends, and where to: whether these are known. `to`: for the
+ * address, which `what` then refers to. */
+static int
+has_message(const stream *io, PyObject *const *args, size_t nargs, writing *what, address *to)
 {
-    writing what = {NULL, 0, NULL};
-    const part whole = {0, 0, -1};
-    Py_ssize_t count;
-    address to;
-
-    if (nargs < 3 || nargs > 4 || !has_flags(args, nargs - 1, 2, FLAGS_OF_SEND, &what.flags)) {
-        return CBASE_NOT_OURS;
-    }
     raw_socket *raw = raw_of(io);
-    if (raw == NULL) {
-        return CBASE_NOT_OURS;
+    int found = raw != NULL && nargs >= 3 && nargs <= 4
+                && has_flags(args, nargs - 1, 2, FLAGS_OF_SEND, &what->flags)
+                && has_address(raw->family, args[nargs - 1], to);
+
+    if (found) {
+        what->data = args[1];
+        what->to = to;
+        what->name = args[nargs - 1];
     }
-    cbase_outcome outcome =
-        has_address(raw->family, args[nargs - 1], &to) ? CBASE_DONE : CBASE_NOT_OURS;
-    if (outcome == CBASE_DONE
-        && PySys_Audit("socket.sendto", "OO", (PyObject *)raw, args[nargs - 1]) < 0)
-    {
-        outcome = CBASE_FAILED;
+    Py_XDECREF(raw);
+    return found;
+}
+
+/* The same, and *count of bytes. `in_vain`: there was an attempt already. */
+static cbase_outcome
+send_to(cbase_state *st, PyObject *const *args, size_t nargs, int in_vain, PyObject **result)
+{
+    writing what;
+    address to;
+    Py_ssize_t count;
+    stream io;
+    cbase_outcome known = open_stream(st, args[0], SENDTO, &io);
+
+    if (known != CBASE_DONE || !has_message(&io, args, nargs, &what, &to)) {
+        return known == CBASE_DONE ? CBASE_NOT_OURS : known;
     }
-    Py_DECREF(raw);
-    if (outcome != CBASE_DONE) {
-        return outcome;
+    Py_INCREF(what.data);
+    Py_INCREF(what.name);
+    int outcome = in_vain ? BLOCKED : try_writing(&io, &what, &whole, &count);
+    if (outcome == BLOCKED) {
+        int timeout = kind_of_timeout(*slot(io.sock, io.s->timeout));
+        outcome = write_blocked(&io, &what, &whole, timeout, &count);
     }
-    what.data = args[1]; // owned by the caller
-    what.to = &to;
-    if (result != NULL) {
-        return write_and_count(io, &what, UNKNOWN, result);
-    }
-    int tried = try_writing(io, &what, &whole, &count);
-    return tried == BLOCKED ? CBASE_NOT_OURS : tried;
+    Py_DECREF(what.name);
+    Py_DECREF(what.data);
+    return counted(outcome, count, result);
 }
 
 cbase_outcome
 cbase_socket_io_sendto(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    stream io;
-    cbase_outcome outcome = open_stream(st, args[0], SENDTO, &io);
-
-    return outcome == CBASE_DONE ? send_to(&io, args, nargs, result) : outcome;
+    return send_to(st, args, nargs, 0, result);
 }
 
 /* ---- gevent.server.DatagramServer ---- */
@@ -954,24 +1058,30 @@ lock_is_free(cbase_state *st, PyObject *self)
     return is_free;
 }
 
-/* self.socket.sendto(*args), if that need not wait; or CBASE_NOT_OURS, and nothing was sent. */
-static cbase_outcome
+/* self.socket.sendto(*args), if that need not wait; or nothing was sent: CBASE_NOT_OURS, or
+ * BLOCKED after an attempt. */
+static int
 send_at_once(cbase_state *st, PyObject *const *args, size_t nargs)
 {
     PyObject *sock = own_attr(&st->socket_io->no_socket, args[0], st->s_socket);
-    cbase_outcome outcome = CBASE_NOT_OURS;
+    int outcome = CBASE_NOT_OURS;
+    Py_ssize_t count;
+    writing what;
+    address to;
     stream io;
 
     if (sock != NULL && (outcome = open_stream(st, sock, SERVER_SENDTO, &io)) == CBASE_DONE) {
-        outcome = lock_is_free(st, args[0]) ? send_to(&io, args, nargs, NULL) : CBASE_NOT_OURS;
+        outcome = lock_is_free(st, args[0]) && has_message(&io, args, nargs, &what, &to)
+                      ? try_writing(&io, &what, &whole, &count)
+                      : (int)CBASE_NOT_OURS;
     }
     Py_XDECREF(sock);
     return outcome;
 }
 
-/* self.socket.sendto(*args) */
+/* self.socket.sendto(*args). `in_vain`: there was an attempt already. */
 static PyObject *
-send_by_server(cbase_state *st, PyObject *const *args, size_t nargs)
+send_by_server(cbase_state *st, PyObject *const *args, size_t nargs, int in_vain)
 {
     PyObject *call[4], *result = NULL;
     PyObject *sock = PyObject_GetAttr(args[0], st->s_socket);
@@ -983,7 +1093,7 @@ send_by_server(cbase_state *st, PyObject *const *args, size_t nargs)
     for (size_t i = 1; i < nargs; i++) {
         call[i] = args[i];
     }
-    if (cbase_socket_io_sendto(st, call, nargs, &result) == CBASE_NOT_OURS) {
+    if (send_to(st, call, nargs, in_vain, &result) == CBASE_NOT_OURS) {
         result = PyObject_VectorcallMethod(st->s_sendto, call, nargs, NULL);
     }
     Py_DECREF(sock);
@@ -993,14 +1103,14 @@ send_by_server(cbase_state *st, PyObject *const *args, size_t nargs)
 /* self._writelock.acquire(), and try: self.socket.sendto(*args)
  * finally: self._writelock.release() */
 static cbase_outcome
-send_with_lock(cbase_state *st, PyObject *const *args, size_t nargs)
+send_with_lock(cbase_state *st, PyObject *const *args, size_t nargs, int in_vain)
 {
     cbase_except block;
 
     if (cbase_object_run_on(args[0], st->s__writelock, st->s_acquire) < 0) {
         return CBASE_FAILED;
     }
-    PyObject *sent = send_by_server(st, args, nargs);
+    PyObject *sent = send_by_server(st, args, nargs, in_vain);
     if (sent != NULL) {
         Py_DECREF(sent);
         return cbase_object_run_on(args[0], st->s__writelock, st->s_release) < 0 ? CBASE_FAILED
@@ -1025,10 +1135,11 @@ cbase_socket_io_server_sendto(cbase_state *st, PyObject *const *args, size_t nar
     for (size_t i = 0; i < nargs; i++) {
         own[i] = Py_NewRef(args[i]);
     }
-    cbase_outcome outcome = send_at_once(st, own, nargs);
-    if (outcome == CBASE_NOT_OURS) {
+    int outcome = send_at_once(st, own, nargs);
+    if (outcome == CBASE_NOT_OURS || outcome == BLOCKED) {
+        int in_vain = outcome == BLOCKED;
         outcome = hold(st, &st->socket_io->all);
-        outcome = outcome == CBASE_DONE ? send_with_lock(st, own, nargs) : outcome;
+        outcome = outcome == CBASE_DONE ? send_with_lock(st, own, nargs, in_vain) : outcome;
     }
     for (size_t i = 0; i < nargs; i++) {
         Py_DECREF(own[i]);
@@ -1069,20 +1180,22 @@ set_premises(struct cbase_socket_io_state *io, PyObject *all, PyObject *at_once)
 static PyObject *
 io_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"premises",   "at_once", "clock",     "timeout_error",
-                            "no_timeout", "do_read", "semaphore", NULL};
+    static char *names[] = {"premises",      "at_once",    "clock",
+                            "timeout_error", "no_timeout", "send_chunk",
+                            "do_read",       "semaphore",  NULL};
     struct cbase_socket_io_state *io = cbase_module_state(module)->socket_io;
     io_parts given;
     PyObject *premises, *at_once;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOO:_io_prepare", names, &premises,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOO:_io_prepare", names, &premises,
                                      &at_once, &given.clock, &given.timeout_error,
-                                     &given.no_timeout, &given.do_read, &given.semaphore))
+                                     &given.no_timeout, &given.send_chunk, &given.do_read,
+                                     &given.semaphore))
     {
         return NULL;
     }
-    PyObject *const objects[] = {given.clock, given.timeout_error, given.no_timeout, given.do_read,
-                                 given.semaphore};
+    PyObject *const objects[] = {given.clock,      given.timeout_error, given.no_timeout,
+                                 given.send_chunk, given.do_read,       given.semaphore};
     const io_parts *parts = cbase_premises_keep_parts(io->parts, &given, sizeof(given), objects,
                                                       Py_ARRAY_LENGTH(objects));
     if (parts == NULL || set_premises(io, premises, at_once) < 0) {
@@ -1107,6 +1220,18 @@ io_forget(PyObject *module, PyObject *unused)
     return Py_NewRef(Py_None);
 }
 
+/* In the child. One that a handler has forked reads what is there, as with gevent: if it waited,
+ * it would serve the clients of its parent. */
+static PyObject *
+io_after_fork(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    if (cbase_io_wait_in_handler(cbase_module_state(module))) {
+        cbase_io_turn_limit(0);
+    }
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *
 io_limit(PyObject *module, PyObject *number)
 {
@@ -1121,6 +1246,9 @@ io_limit(PyObject *module, PyObject *number)
 }
 
 PyMethodDef cbase_socket_io_functions[] = {
+    {"_io_after_fork", io_after_fork, METH_NOARGS,
+     PyDoc_STR("_io_after_fork($module, /)\n--\n\n"
+               "In a child that a handler has forked: gevent's order of reads.")},
     {"_io_forget", io_forget, METH_NOARGS,
      PyDoc_STR("_io_forget($module, /)\n--\n\n"
                "Switch reading and writing in C off.")},

@@ -9,6 +9,7 @@ from gevent import socket
 
 from ends import (
     AGAIN, READS, TIMED_OUT, Ends, at_rest, raised, recv, recv_into, seen, start, starts)
+from helpers import printed
 
 reads = pytest.mark.parametrize('read', READS)
 hosts = pytest.mark.parametrize('host', ['127.0.0.1', '::1'])
@@ -178,6 +179,52 @@ def test_hosts(ends):
         TypeError, ("a bytes-like object is required, not 'str'",))
     assert raised(sock.sendto, b'x', 'flags', ('127.0.0.1', port)) == (
         TypeError, ("'str' object cannot be interpreted as an integer",))
+
+
+AUDITED = '''
+    import array
+    import sys
+    from gevent import server, socket
+    seen, fails = [], []
+
+    def hook(event, args):
+        if event == 'socket.sendto':
+            seen.append(args)
+            if fails:
+                raise LookupError('hook')
+
+    def show(sendto, *args):
+        del seen[:]
+        try:
+            sendto(*args)
+            text = 'sent'
+        except Exception as error:
+            text = type(error).__name__
+        print(len(seen), text)
+
+    def writers(one):
+        yield one.sendto
+        sender = server.DatagramServer(one, print)
+        yield sender.sendto
+    sys.addaudithook(hook)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(('127.0.0.1', 0))
+        where = one.getsockname()
+        for sendto in writers(one):
+            for data in b'x', array.array('b', [1]), 'x', None:
+                show(sendto, data, where)
+                assert all(args[1:] == (where,) for args in seen)
+            fails.append(1)
+            show(sendto, b'x', where)
+            show(sendto, 'x', where)
+            fails.pop()
+'''
+
+
+def test_audit_events(impl, tmp_path):
+    """One for what can be sent, and none for what cannot."""
+    assert printed(impl, tmp_path, AUDITED) == 2 * [
+        '1 sent', '1 sent', '0 TypeError', '0 TypeError', '1 LookupError', '0 TypeError']
 
 
 def test_too_long(ends):

@@ -496,6 +496,47 @@ def test_hub_destroyed(impl, tmp_path):
     assert printed(impl, tmp_path, DESTROYED) == ["b'data'"] * 3
 
 
+FORKED = '''
+    import os
+    import socket as native
+    import gevent
+    from gevent import server
+    from gevent.event import Event
+    parent, waits = os.getpid(), Event()
+
+    def handle(sock, address):
+        if sock.recv(10) == b'waits':
+            waits.set()
+            show(sock.recv(10))
+            return
+        waits.wait()
+        child = os.fork()
+        if not child:
+            clients[1].sendall(b'mine')
+            for _ in range(3):
+                clients[0].sendall(b'rest')
+                show(sock.recv(10))
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    def show(data):
+        print('parent' if os.getpid() == parent else 'child', data, flush=True)
+    one = server.StreamServer(('127.0.0.1', 0), handle)
+    one.start()
+    clients = [native.create_connection(one.address) for _ in range(2)]
+    clients[0].sendall(b'forks')
+    clients[1].sendall(b'waits')
+    gevent.sleep(0.1)
+    one.stop()
+'''
+
+
+def test_forked_by_a_handler(impl, tmp_path):
+    """The child reads what is there, and leaves other clients to its parent."""
+    assert printed(impl, tmp_path, FORKED) == 3 * ["child b'rest'"] + [
+        "parent b'mine'"]
+
+
 # -- the limit ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('wrong, error', [(-1, ValueError), ('5', TypeError), (1.5, TypeError)])

@@ -524,7 +524,7 @@ def test_odd_results_of_send(ends, monkeypatch, result, error):
     assert sock.sendall(b'data') is None
 
 
-@pytest.mark.parametrize('timeout', [None, 8], ids=['no_timeout', 'timeout'])
+@pytest.mark.parametrize('timeout', [None, 8.0], ids=['no_timeout', 'timeout'])
 @pytest.mark.parametrize('kind', ['pair', 'tcp'])
 def test_slow_reader(ends, kind, timeout):
     """Eight mebibytes, byte for byte, to one who reads a bit now and then."""
@@ -658,6 +658,51 @@ def test_buffer_of_one_send(ends):
     assert seen(greenlet.get()) == (
         ValueError, ('operation forbidden on released memoryview object',))
     nothing_came(other)
+
+
+@pytest.mark.parametrize('mebis, error', [
+    (1, None), (3, (ValueError, ('operation forbidden on released memoryview object',)))])
+@pytest.mark.parametrize('timeout', [None, 8.0], ids=['no_timeout', 'timeout'])
+def test_view_released_meanwhile(ends, timeout, mebis, error):
+    """The chunk that is under way has a view of its own, and is sent."""
+    sock, other = ends.pair()
+    sock.timeout = timeout
+    view = memoryview(MUCH)[:mebis << 20]
+    greenlet = start(sock._write_event, sock.sendall, view)
+    view.release()
+    got = collect(other, greenlet)
+    assert (greenlet.get() and seen(greenlet.get())) == error
+    assert difference(got, MUCH[:1 << 20]) is None and at_rest(sock)
+
+
+@pytest.mark.parametrize('timeout', [None, 8.0], ids=['no_timeout', 'timeout'])
+def test_chunk_is_one_packet(ends, timeout):
+    """Of a socket that buffers more than a mebibyte, which takes root."""
+    sock, other = ends.pair(type=native.SOCK_SEQPACKET)
+    sock.timeout, size = timeout, 2 << 20
+    try:
+        sock.setsockopt(native.SOL_SOCKET, 32, 4 * size)  # SO_SNDBUFFORCE
+    except PermissionError:
+        assert raised(sock.sendall, bytes(size)) == (
+            OSError, (errno.EMSGSIZE, os.strerror(errno.EMSGSIZE)))
+    else:
+        for data in bytes(size), bytearray(size), memoryview(bytes(size)):
+            assert sock.sendall(data) is None and len(other.recv(2 * size)) == size
+    nothing_came(other)
+
+
+def test_patched_halfway(ends, monkeypatch):
+    """What is called then is told what is left of the time."""
+    sock, other = ends.pair()
+    sock.timeout, spy = 50.0, Sending()
+    greenlet = start(sock._write_event, sock.sendall, MUCH)
+    monkeypatch.setattr(socket.socket, 'send', lambda *args, **keywords: spy(
+        *args, **keywords), raising=False)
+    first = collect(other, greenlet)
+    assert greenlet.get() is None
+    assert all(0 < keywords['timeout'] < 50 for _, _, _, keywords in spy.calls)
+    assert len(spy.calls) > 1 and difference(first, MUCH[:len(first)]) is None
+    assert len(first) + sum(size for _, size, _, _ in spy.calls) == len(MUCH)
 
 
 @pytest.mark.parametrize('name', ['send', 'sendto'])
