@@ -16,7 +16,8 @@ every_spawn = pytest.mark.parametrize('spawn', SPAWNS)
 #: gevent shows the first fifty characters of each argument: more where addresses are shorter
 TEXT = (r'<Greenlet (?:"Greenlet-\d+" )?at 0x[0-9a-f]+: _handle_and_close_when_done\('
         r'<function \w+ at 0x[0-9a-f]+>, <bound method StreamServer\.do_close of <StreamServ, '
-        r'\(<gevent\._socket3\.socket(?: \[closed\])? at 0x[0-9a-f]+[ objectfd=,\d]*\)>')
+        r'(?=.{50}\)>)\(<gevent\._socket3\.socket(?: \[closed\])? at 0x[0-9a-f]+'
+        r'(?: ?| object,(?: fd?(?:=\d*)?)?)\)>')
 
 shown, show = [], []
 
