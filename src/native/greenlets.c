@@ -324,17 +324,15 @@ cbase_greenlet_is_handler(cbase_state *st, PyObject *greenlet)
 int
 cbase_greenlet_serves(cbase_state *st, PyObject *greenlet, PyObject *sock)
 {
-    const parts_of_gevent *g = st->greenlets->parts;
-
-    if (g == NULL || !Py_IS_TYPE(greenlet, g->class)) {
+    if (!cbase_greenlet_is_handler(st, greenlet)) {
         return 0;
     }
-    PyObject *args = *field(greenlet, g->args); // borrowed: no Python code runs
+    PyObject *args = *field(greenlet, st->greenlets->parts->args); // borrowed: no Python code runs
     PyObject *client = args != NULL && PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 3
                            ? PyTuple_GET_ITEM(args, 2)
                            : NULL;
     return client != NULL && PyTuple_CheckExact(client) && PyTuple_GET_SIZE(client) > 0
-           && PyTuple_GET_ITEM(client, 0) == sock && cbase_greenlet_is_handler(st, greenlet);
+           && PyTuple_GET_ITEM(client, 0) == sock;
 }
 
 /* ---- spawn ---- */

@@ -666,17 +666,12 @@ typedef struct {
 static PyObject *
 slice_of(PyObject *memory, Py_ssize_t start, Py_ssize_t stop)
 {
-    PyObject *from = PyLong_FromSsize_t(start), *to = PyLong_FromSsize_t(stop);
-    PyObject *slice = from == NULL || to == NULL ? NULL : PySlice_New(from, to, NULL);
     PyObject *view =
         PyMemoryView_Check(memory) ? Py_NewRef(memory) : PyMemoryView_FromObject(memory);
-    PyObject *found = slice == NULL || view == NULL ? NULL : PyObject_GetItem(view, slice);
+    PyObject *slice = view == NULL ? NULL : PySequence_GetSlice(view, start, stop);
 
     Py_XDECREF(view);
-    Py_XDECREF(slice);
-    Py_XDECREF(to);
-    Py_XDECREF(from);
-    return found;
+    return slice;
 }
 
 /* time->left, after somebody has waited. */
