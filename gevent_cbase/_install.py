@@ -1,4 +1,5 @@
 """install() and uninstall(): make all of gevent run on the C class, and back."""
+import contextlib
 import gc
 import importlib
 import operator
@@ -12,7 +13,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent_cbase import _cbase, _report
 from gevent_cbase import datastack as _datastack
 from gevent_cbase._native import sockets, switches
-from gevent_cbase._patches import Known, Patches, lock
+from gevent_cbase._patches import Known, Patches, lock, one_by_one
 
 #: what gevent.baseserver and gevent_cbase.baseserver both define
 NAMES = ('BaseServer', 'parse_address', '_parse_address', '_extract_family',
@@ -36,9 +37,8 @@ _installed = None
 #: what has been set on gevent's class and on ours; of the last one that was replaced
 _patches = None
 
-#: what was called in the middle of install() or uninstall(), as by a finalizer, and is done after
-#: it; or None
-_to_do = None
+#: the globals of the functions between a program's call and a warning, which is of that call
+_NOT_OF_PROGRAMS = globals(), one_by_one.__globals__, vars(contextlib)
 
 #: what a thread that must not wait has left for the one that holds the lock
 _left = []
@@ -133,18 +133,7 @@ def _checked(max_reads):
 
 
 def _one_by_one(change, *args):
-    global _to_do
-    with lock:
-        if _to_do is not None:
-            _to_do.append((change, *args))
-            return
-        _to_do = []
-        try:
-            change(*args)
-        finally:
-            waiting, _to_do = _to_do, None
-            for change, *args in waiting:
-                _one_by_one(change, *args)
+    one_by_one(change, *args)
     _do_what_is_left()
 
 
@@ -411,7 +400,7 @@ def _is_in_mro(cls, instance):
 
 def _warn(refused, old):
     level, frame = 0, sys._getframe()
-    while frame is not None and frame.f_globals is globals():
+    while frame is not None and any(frame.f_globals is own for own in _NOT_OF_PROGRAMS):
         level, frame = level + 1, frame.f_back
     for cls, why in refused:
         warnings.warn('gevent_cbase: %s.%s stays on %s.%s: %s' % (

@@ -18,6 +18,9 @@ MISSING = object()
 #: has been patched
 lock = _thread.RLock()
 
+#: the changes to make after the one that this thread is within, or None if there is none
+_to_do = None
+
 #: what is set on classes by the interpreter and by copyreg
 _NOT_OF_PROGRAMS = {'__dict__', '__weakref__', '__firstlineno__', '__static_attributes__',
                     '__annotate_func__', '__annotations_cache__', '__slotnames__'}
@@ -32,6 +35,37 @@ PARTS = {name: 'gevent.baseserver:' + name + ('.fget' if name in (
 
 #: Patches of each class that is linked
 _linked = {}
+
+
+# One change at a time
+
+@contextlib.contextmanager
+def one_change():
+    """A change of the classes. What it runs, finalizers for instance, may ask one_by_one() for
+    another one: that is made after it.
+    """
+    global _to_do
+    with lock:
+        if _to_do is not None:
+            yield
+            return
+        _to_do = []
+        try:
+            yield
+        finally:
+            waiting, _to_do = _to_do, None
+            for change, *args in waiting:
+                one_by_one(change, *args)
+
+
+def one_by_one(change, *args):
+    """Call *change*: now, or after the change that this thread is within."""
+    with lock:
+        if _to_do is not None:
+            _to_do.append((change, *args))
+            return
+        with one_change():
+            change(*args)
 
 
 # Which functions are gevent's own
@@ -232,12 +266,12 @@ class _NotInForce(type):
             return type.__getattribute__(cls, name)
 
     def __setattr__(cls, name, value):
-        with _looked_at(cls) as patches:
+        with one_change(), _looked_at(cls) as patches:
             type.__setattr__(cls, name, value)
             patches.changed(cls, name)
 
     def __delattr__(cls, name):
-        with _looked_at(cls) as patches:
+        with one_change(), _looked_at(cls) as patches:
             type.__delattr__(cls, name)
             patches.changed(cls, name)
 
@@ -264,7 +298,8 @@ def _looked_at(cls):
     with lock:
         patches = _linked.get(cls, _NO_PATCHES)
         if cls is patches.old:
-            patches.update_gevents()
+            with one_change():
+                patches.update_gevents()
         yield patches
 
 

@@ -551,6 +551,40 @@ def test_former_class_shows_what_is_in_force():
 
 
 @in_child
+def test_uninstall_while_something_is_set():
+    """As by a finalizer, or by the comparison of what was there: it comes when that is set."""
+    import gevent.baseserver
+    import gevent_cbase
+
+    class Uninstalling:
+        def __eq__(self, other):
+            changes.append(gevent_cbase.uninstall())
+            return False
+
+    class Installing:
+        def __eq__(self, other):
+            changes.append(gevent_cbase.uninstall())
+            changes.append(gevent_cbase.install())
+            return False
+    stock, ours, changes = [gevent.baseserver.BaseServer][0], gevent_cbase.BaseServer, []
+    former = dict(vars(ours)), dict(vars(stock))
+    for value, is_installed in ((Uninstalling, False), (Installing, True)):
+        gevent_cbase.install()
+        stock.note = value()
+        stock.note = last = value()
+        assert changes and gevent_cbase.is_installed() is is_installed
+        assert vars(stock)['note'] is last and hasattr(ours, 'note') is is_installed
+        del stock.note
+        assert not hasattr(ours, 'note')
+        changes.clear()
+        for change in (gevent_cbase.install, gevent_cbase.uninstall) * 2:
+            change()
+            stock.note = 1
+            del stock.note
+        assert (dict(vars(ours)), dict(vars(stock))) == former
+
+
+@in_child
 def test_what_is_refused():
     """By the function in C that changes the metaclass of a class."""
     from gevent_cbase import _cbase
