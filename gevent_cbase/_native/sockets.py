@@ -159,8 +159,8 @@ def on_uninstall():
     function_calls.want(False)
     function_calls.give_back()
     _prepare_again()  # the functions may have another code now
-    if hasattr(_cbase, '_drop_watchers'):
-        _cbase._drop_watchers()  # servers that go on with gevent's class would not, when closed
+    if hasattr(_cbase, '_drop_kept'):
+        _cbase._drop_kept()  # servers that go on with gevent's class would not, when closed
 
 
 def _prepare_again():

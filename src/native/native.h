@@ -87,10 +87,11 @@ extern PyMethodDef cbase_function_calls_functions[];
 
 int cbase_function_calls_init(PyObject *module);
 
-/* ---- io_watchers.c: io watchers of accepted sockets ---- */
+/* ---- io_watchers.c: io watchers of accepted sockets; socket_raw.c: CPython's socket objects ---- */
 
-/* Drops all that are kept; none are wanted until the next one is made. */
+/* Each drops all that are kept; none are wanted until the next one is made. */
 void cbase_io_watchers_drop(void);
+void cbase_socket_raw_drop(void);
 
 /* ---- pool_spawn.c: full() and spawn() of gevent's Pool ---- */
 

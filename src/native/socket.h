@@ -41,6 +41,14 @@ int cbase_socket_address_known(int family);
 /* The address as Python has it. `address` is filled with zeros behind its `length`. */
 PyObject *cbase_socket_address(const struct sockaddr_storage *address, socklen_t length);
 
+/* ---- socket_raw.c ---- */
+
+/* type(), or one that is kept: all but its weak references and its error handler has to be set. */
+PyObject *cbase_socket_raw_new(cbase_state *st, PyTypeObject *type);
+/* Drops a reference to the object of a socket that was closed; if it is the last one, it may be
+ * kept. */
+void cbase_socket_raw_release(const cbase_socket_parts *s, PyObject *raw);
+
 /* ---- io_watchers.c ---- */
 
 /* events[0] and [1]: owned watchers of `loop` for reading and writing, made or kept. 0 or -1. */

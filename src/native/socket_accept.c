@@ -105,7 +105,7 @@ accept_client(cbase_state *st, const raw_socket *listener, struct sockaddr_stora
 static PyObject *
 new_raw_socket(cbase_state *st, PyTypeObject *type, const raw_socket *listener, int fd)
 {
-    raw_socket *raw = (raw_socket *)type->tp_new(type, st->no_args, NULL);
+    raw_socket *raw = (raw_socket *)cbase_socket_raw_new(st, type);
 
     if (raw == NULL) {
         return NULL;
@@ -407,10 +407,11 @@ has_no_accept4(PyObject *module, PyObject *unused)
 }
 
 static PyObject *
-drop_watchers(PyObject *module, PyObject *unused)
+drop_kept(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     cbase_io_watchers_drop();
+    cbase_socket_raw_drop();
     return Py_NewRef(Py_None);
 }
 
@@ -426,9 +427,9 @@ PyMethodDef cbase_socket_accept_functions[] = {
     {"_learn_watchers", learn_watchers, METH_O,
      PyDoc_STR("_learn_watchers($module, watcher, /)\n--\n\n"
                "Find out what start() and stop() leave behind in a new io watcher.")},
-    {"_drop_watchers", drop_watchers, METH_NOARGS,
-     PyDoc_STR("_drop_watchers($module, /)\n--\n\n"
-               "Let go of the io watchers that are kept for the next connections.")},
+    {"_drop_kept", drop_kept, METH_NOARGS,
+     PyDoc_STR("_drop_kept($module, /)\n--\n\n"
+               "Let go of what is kept of closed sockets for the next connections.")},
     {"_has_known_layout", has_known_layout, METH_VARARGS,
      PyDoc_STR("_has_known_layout($module, sock, fd, family, type, proto, timeout, /)\n--\n\n"
                "Whether a socket object of CPython keeps these values where they are expected.")},

@@ -183,7 +183,7 @@ close_parts(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, const 
         set_slot(sock, s->sock, Py_NewRef(closed));
     }
     Py_XDECREF(out->flag);
-    Py_DECREF(out->raw);
+    cbase_socket_raw_release(s, out->raw);
     Py_DECREF(out->hub);
     return result;
 }
