@@ -50,6 +50,7 @@ struct cbase_greenlet_state {
     cbase_memo_dict locals;
     cbase_memo_class run_callback; // of loops
     PyObject *handler;             // what servers run; owned, or NULL
+    PyObject *spawner;             // weak reference to the last spawner; owned, or NULL
     spawning_stack last;
 };
 
@@ -176,6 +177,19 @@ set_attribute(PyObject *new, PyObject *name, PyObject *value)
     return result;
 }
 
+/* weakref.ref(spawner). CPython has one for each object, which is kept for the next greenlet. */
+static PyObject *
+reference_to(cbase_state *st, PyObject *spawner)
+{
+    PyObject **kept = &st->greenlets->spawner;
+    PyObject *reference = PyWeakref_NewRef(spawner, NULL);
+
+    if (reference != NULL && reference != *kept) {
+        Py_XSETREF(*kept, Py_NewRef(reference));
+    }
+    return reference;
+}
+
 static PyObject *
 tuple_of(PyObject *const *items, size_t count)
 {
@@ -187,10 +201,11 @@ tuple_of(PyObject *const *items, size_t count)
     return tuple;
 }
 
-/* Greenlet(*args) with this stack, spawned by `spawner`, which has these `locals`. */
+/* Greenlet(*args) with this stack, spawned by `spawner`, which has these `locals`. *parent: the
+ * hub, which is its parent and keeps it alive. */
 static PyObject *
 make_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *stack, PyObject *spawner,
-              PyObject *locals, PyObject *const *args, size_t nargs)
+              PyObject *locals, PyObject *const *args, size_t nargs, PyObject **parent)
 {
     PyObject *hub = cbase_hub_get(st, g->get_hub);
     PyObject *new = hub == NULL ? NULL : g->class->tp_new(g->class, st->no_args, NULL);
@@ -201,13 +216,14 @@ make_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *stack, PyObje
             || set_field(new, g->args, tuple_of(args + 1, nargs - 1)) < 0
             || set_field(new, g->kwargs, PyDict_New()) < 0
             || set_field(new, g->links, PyList_New(0)) < 0
-            || set_field(new, g->spawning_greenlet, PyWeakref_NewRef(spawner, NULL)) < 0
+            || set_field(new, g->spawning_greenlet, reference_to(st, spawner)) < 0
             || set_field(new, g->spawn_tree_locals, Py_NewRef(locals)) < 0
             || set_field(new, g->spawning_stack, Py_NewRef(stack)) < 0))
     {
         Py_CLEAR(new);
     }
     Py_XDECREF(hub);
+    *parent = new == NULL ? NULL : hub;
     return new;
 }
 
@@ -250,14 +266,15 @@ hold(cbase_state *st, cbase_premises *premises, const parts_of_gevent **parts)
     return known;
 }
 
-cbase_outcome
-cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
-                   PyObject **greenlet)
+/* cls(*args). *parent: the hub that it has as its parent, borrowed from it; or NULL: not known. */
+static cbase_outcome
+new_greenlet(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
+             PyObject **greenlet, PyObject **parent)
 {
     const parts_of_gevent *g = st->greenlets->parts;
     PyObject *spawner = NULL, *locals = NULL;
 
-    *greenlet = NULL;
+    *greenlet = *parent = NULL;
     if (g == NULL || cls != (PyObject *)g->class || args[0] == Py_None
         || !PyCallable_Check(args[0])) {
         return CBASE_NOT_OURS;
@@ -274,14 +291,24 @@ cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t
     }
     if (known > 0) {
         PyObject *stack = last_stack(&st->greenlets->last);
-        *greenlet = stack != NULL ? make_greenlet(st, g, stack, spawner, locals, args, nargs)
-                                  : first_greenlet(st, g, args, nargs);
+        *greenlet = stack != NULL
+                        ? make_greenlet(st, g, stack, spawner, locals, args, nargs, parent)
+                        : first_greenlet(st, g, args, nargs);
         Py_XDECREF(stack);
         known = *greenlet == NULL ? -1 : 1;
     }
     Py_XDECREF(locals);
     Py_XDECREF(spawner);
     return (cbase_outcome)known;
+}
+
+cbase_outcome
+cbase_greenlet_new(cbase_state *st, PyObject *cls, PyObject *const *args, size_t nargs,
+                   PyObject **greenlet)
+{
+    PyObject *parent;
+
+    return new_greenlet(st, cls, args, nargs, greenlet, &parent);
 }
 
 cbase_outcome
@@ -349,7 +376,7 @@ make_raw_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *run, PyOb
         PyObject *args[2] = {run, hub};
         new = PyObject_Vectorcall((PyObject *)class, args, 2, NULL);
     }
-    else if (found > 0 && (ref = PyWeakref_NewRef(spawner, NULL)) != NULL) {
+    else if (found > 0 && (ref = reference_to(st, spawner)) != NULL) {
         new = class->tp_new(class, st->no_args, NULL);
         if (new != NULL
             && (init_base(g, new, run, hub, spawner) < 0
@@ -407,11 +434,12 @@ is_simple_start(cbase_state *st, const parts_of_gevent *g, PyObject *greenlet)
 }
 
 /* The loop of the hub that a greenlet has as its parent, as start() finds it; or NULL, perhaps
- * with an exception. */
+ * with an exception. `parent`: that hub, or NULL: not known. */
 static PyObject *
-find_loop(const parts_of_gevent *g, PyObject *greenlet)
+find_loop(const parts_of_gevent *g, PyObject *greenlet, PyObject *parent)
 {
-    PyObject *hub = g->parent->get(greenlet, g->parent->closure);
+    PyObject *hub =
+        parent != NULL ? Py_NewRef(parent) : g->parent->get(greenlet, g->parent->closure);
     PyObject *loop = NULL;
 
     if (hub != NULL && PyObject_TypeCheck(hub, g->hub_class)) {
@@ -421,11 +449,12 @@ find_loop(const parts_of_gevent *g, PyObject *greenlet)
     return loop;
 }
 
-int
-cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
+/* greenlet.start(); `parent`: the hub that is known to be its parent, or NULL. */
+static int
+start(cbase_state *st, PyObject *greenlet, PyObject *parent)
 {
     const parts_of_gevent *g = st->greenlets->parts;
-    PyObject *loop = is_simple_start(st, g, greenlet) ? find_loop(g, greenlet) : NULL;
+    PyObject *loop = is_simple_start(st, g, greenlet) ? find_loop(g, greenlet, parent) : NULL;
 
     if (loop == NULL) {
         PyErr_Clear(); // gevent meets it as well
@@ -434,6 +463,12 @@ cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
     PyObject *event = schedule(st, g, loop, greenlet, NULL, 0);
     Py_DECREF(loop);
     return set_field(greenlet, g->start_event, event);
+}
+
+int
+cbase_greenlet_start(cbase_state *st, PyObject *greenlet)
+{
+    return start(st, greenlet, NULL);
 }
 
 /* spawn_raw(*args) */
@@ -506,9 +541,10 @@ cbase_greenlet_spawn(cbase_state *st, PyObject *spawn, PyObject *const *args, si
     if (!is_greenlet_spawn(g, spawn)) {
         return CBASE_NOT_OURS;
     }
+    PyObject *parent;
     cbase_outcome outcome =
-        cbase_greenlet_new(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet);
-    if (outcome == CBASE_DONE && cbase_greenlet_start(st, *greenlet) < 0) {
+        new_greenlet(st, PyMethod_GET_SELF(spawn), args, nargs, greenlet, &parent);
+    if (outcome == CBASE_DONE && start(st, *greenlet, parent) < 0) {
         Py_CLEAR(*greenlet);
         outcome = CBASE_FAILED;
     }
