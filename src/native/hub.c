@@ -16,9 +16,25 @@ struct cbase_hub_state {
     int in_dict;                        // the attribute is in its `__dict__`
     uint64_t thread;                    // for which
     PyObject *dict;                     // this is its `__dict__`, owned; or NULL
+    const PyObject *last_dict;          // this was it, compared only
     cbase_memo_dict hub;                // what is in that
     cbase_memo_class loop;              // attribute of hubs
 };
+
+/* The attributes of this thread. */
+static PyObject *
+find_dict(cbase_state *st, uint64_t thread)
+{
+    struct cbase_hub_state *h = st->hub;
+    PyObject *dict = h->thread == thread ? Py_XNewRef(h->dict) : NULL;
+
+    if (dict == NULL && (dict = PyObject_GetAttr(h->local, st->s___dict__)) != NULL) {
+        h->thread = thread;
+        h->last_dict = dict;
+        Py_XSETREF(h->dict, Py_NewRef(dict)); // which may run anything
+    }
+    return dict;
+}
 
 /* The hub in the attributes of this thread; NULL, without an exception, if get_hub() has to see
  * to it. */
@@ -27,21 +43,20 @@ read_hub(cbase_state *st)
 {
     struct cbase_hub_state *h = st->hub;
     uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
-    PyObject *dict = h->thread == thread ? Py_XNewRef(h->dict) : NULL;
+    PyObject *hub = NULL;
 
-    if (dict == NULL && (dict = PyObject_GetAttr(h->local, st->s___dict__)) != NULL) {
-        h->thread = thread;
-        Py_XSETREF(h->dict, Py_NewRef(dict)); // which may run anything
+    if (h->thread != thread || !cbase_memo_dict_still(&h->hub, h->last_dict, &hub)) {
+        PyObject *dict = find_dict(st, thread);
+        if (dict == NULL) {
+            PyErr_Clear(); // get_hub() meets it as well
+            return NULL;
+        }
+        hub = cbase_memo_dict_get(&h->hub, dict, st->s_hub);
+        Py_DECREF(dict);
     }
-    if (dict == NULL) {
-        PyErr_Clear(); // get_hub() meets it as well
-        return NULL;
-    }
-    PyObject *hub = cbase_memo_dict_get(&h->hub, dict, st->s_hub);
     if (hub == Py_None) {
         Py_CLEAR(hub);
     }
-    Py_DECREF(dict);
     return hub;
 }
 

@@ -142,19 +142,23 @@ cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **event
     return 0;
 }
 
-/* Whether the bytes of a watcher are those that it was born with, or those after start(). */
+/* Whether the bytes of a watcher are those that it was born with, or those after start(). It then
+ * has the former. */
 static int
 is_idle(PyObject *watcher, const unsigned char *born)
 {
-    const unsigned char *bytes = bytes_of(watcher);
+    unsigned char *bytes = bytes_of(watcher);
     size_t size = size_of(watcher);
-    int used = memcmp(bytes, born, size) != 0;
 
-    for (size_t i = 0; used && i < size; i++) {
+    if (memcmp(bytes, born, size) == 0) {
+        return 1;
+    }
+    for (size_t i = 0; i < size; i++) {
         if (bytes[i] != (born[i] ^ left_by_start[i])) {
             return 0;
         }
     }
+    memcpy(bytes, born, size);
     return 1;
 }
 
@@ -198,7 +202,6 @@ cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events)
         return 0;
     }
     for (int i = 0; i < 2; i++) {
-        memcpy(bytes_of(events[i]), places[fd]->bytes[i], size_of(events[i]));
         places[fd]->kept[i] = events[i];
     }
     kept++;

@@ -124,6 +124,10 @@ take_classes(cbase_premises *p, PyObject *classes)
             return -1;
         }
         memcpy(&p->compared[i], PyBytes_AS_STRING(stamp), sizeof(p->compared[i]));
+        if (p->compared[i].type != p->class[i] || p->compared[i].version == 0) {
+            PyErr_SetString(PyExc_ValueError, "the stamp of another class");
+            return -1;
+        }
     }
     memcpy(p->looked_at, p->compared, sizeof(p->compared));
     return 0;
@@ -389,7 +393,7 @@ has_values(PyObject *dict, PyObject *names)
 }
 
 /* Whether each name in a namespace has its value. */
-static int
+static Py_NO_INLINE int
 is_same_namespace(cbase_premises *p, Py_ssize_t i)
 {
     PyObject *dict = p->namespace[i].dict, *names = p->namespace[i].names;
@@ -450,7 +454,7 @@ take_stamp(cbase_class_stamp *stamp, PyTypeObject *cls)
 static int
 same_classes(const cbase_premises *p)
 {
-    return cbase_class_stamp_all_hold(p->compared, p->class, p->classes);
+    return cbase_class_stamp_all_hold(p->compared, p->classes);
 }
 
 /* A class has changed: compare all of it again, once. */
@@ -480,19 +484,29 @@ look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *compar
     return prepared;
 }
 
+/* All but the classes. */
+static int
+same_rest(cbase_premises *p)
+{
+    return same_functions(p) && same_cells(p) && same_namespaces(p);
+}
+
+/* The same after a class has changed. */
+static Py_NO_INLINE int
+hold_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *comparison)
+{
+    int again = look_again(st, p, comparison);
+
+    return again > 0 ? p->classes != 0 && same_rest(p) : again;
+}
+
 int
 cbase_premises_hold(cbase_state *st, cbase_premises *p, cbase_premises_comparison *comparison)
 {
     if (p->classes == 0) {
         return 0;
     }
-    if (!same_classes(p)) {
-        int again = look_again(st, p, comparison);
-        if (again <= 0 || p->classes == 0) {
-            return again < 0 ? -1 : 0;
-        }
-    }
-    return same_functions(p) && same_cells(p) && same_namespaces(p);
+    return same_classes(p) ? same_rest(p) : hold_again(st, p, comparison);
 }
 
 /* ---- for the modules in Python ---- */

@@ -30,7 +30,7 @@ struct cbase_sockets {
     cbase_premises accept, close;
     const cbase_socket_parts *parts; // or NULL: not known yet
     int no_accept4;                  // the kernel has none, or forbids it
-    int unchecked;                   // a client was accepted since signals were seen to
+    int unchecked;                   // clients that were accepted since signals were seen to
     cbase_memo_dict overridden;      // cancel_waits_close_and_then() of the hub
     cbase_memo_class closing_fd;     // of loops
 };

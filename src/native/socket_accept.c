@@ -64,6 +64,8 @@ accept_without_gil(const raw_socket *listener, struct sockaddr_storage *address,
     return fd;
 }
 
+#define MOST_UNCHECKED 8 /* clients */
+
 /* What accept_client() returns if it is no descriptor. */
 enum { FAILED = -1, NOBODY = -2, NOT_OURS = -3 };
 
@@ -176,7 +178,7 @@ new_connection(cbase_state *st, const raw_socket *listener, int fd,
     }
     sock = new_socket(st, s, raw);
     if (sock != NULL) {
-        pair = PyTuple_Pack(2, sock, peer);
+        pair = cbase_object_pair(sock, peer);
     }
     Py_XDECREF(sock);
     Py_DECREF(peer);
@@ -192,10 +194,12 @@ cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
 
     *result = NULL;
     /* Under a flood no Python code need run for long that would see to signals. */
-    if (s->unchecked && PyErr_CheckSignals() < 0) {
-        return CBASE_FAILED;
+    if (s->unchecked >= MOST_UNCHECKED) {
+        s->unchecked = 0;
+        if (PyErr_CheckSignals() < 0) {
+            return CBASE_FAILED;
+        }
     }
-    s->unchecked = 0;
     int known = cbase_premises_hold(st, &s->accept, &s->comparison);
     if (known <= 0) {
         return known < 0 ? CBASE_FAILED : CBASE_NOT_OURS;
@@ -205,7 +209,7 @@ cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
     }
     int fd = accept_client(st, (raw_socket *)listener, &address, &length);
     if (fd >= 0) {
-        s->unchecked = 1;
+        s->unchecked++;
         *result = new_connection(st, (raw_socket *)listener, fd, &address, length);
     }
     else if (fd == NOBODY) {

@@ -62,7 +62,7 @@ ipv4_address(const struct sockaddr_in *address)
 {
     PyObject *host = ipv4_host(&address->sin_addr);
     PyObject *port = host == NULL ? NULL : PyLong_FromLong(ntohs(address->sin_port));
-    PyObject *pair = port == NULL ? NULL : PyTuple_Pack(2, host, port);
+    PyObject *pair = port == NULL ? NULL : cbase_object_pair(host, port);
 
     Py_XDECREF(port);
     Py_XDECREF(host);

@@ -111,7 +111,7 @@ static int
 close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject *sock,
               PyObject *raw, PyObject *const *events)
 {
-    PyObject *pair = PyTuple_Pack(2, events[0], events[1]);
+    PyObject *pair = cbase_object_pair(events[0], events[1]);
 
     if (pair == NULL) {
         return -1;

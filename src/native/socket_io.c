@@ -254,6 +254,12 @@ has_flags(PyObject *const *args, size_t nargs, size_t i, int known, int *flags)
 static int
 has_buffer(PyObject *data, Py_buffer *view, int flags)
 {
+    if (PyBytes_CheckExact(data) && flags == PyBUF_SIMPLE) {
+        *view = (Py_buffer){.obj = Py_NewRef(data),
+                            .buf = PyBytes_AS_STRING(data),
+                            .len = PyBytes_GET_SIZE(data)};
+        return 1;
+    }
     if (!PyBytes_CheckExact(data) && !PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) {
         return 0;
     }
@@ -380,7 +386,7 @@ add_address(const address *from, PyObject **result)
 {
     PyObject *peer = cbase_socket_address(&from->name, from->length);
 
-    Py_SETREF(*result, peer == NULL ? NULL : PyTuple_Pack(2, *result, peer));
+    Py_SETREF(*result, peer == NULL ? NULL : cbase_object_pair(*result, peer));
     Py_XDECREF(peer);
     return *result == NULL ? CBASE_FAILED : CBASE_DONE;
 }

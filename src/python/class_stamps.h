@@ -34,11 +34,24 @@ cbase_class_stamp_epoch_now(void)
     }
     return cbase_class_stamp_epoch;
 }
+
+static inline int
+cbase_class_stamp_is_of_now(const cbase_class_stamp *stamp)
+{
+    return stamp->epoch == cbase_class_stamp_epoch_now();
+}
 #else
 static inline unsigned int
 cbase_class_stamp_epoch_now(void)
 {
     return 0;
+}
+
+static inline int
+cbase_class_stamp_is_of_now(const cbase_class_stamp *stamp)
+{
+    (void)stamp;
+    return 1;
 }
 #endif
 
@@ -47,19 +60,16 @@ static inline int
 cbase_class_stamp_holds(const cbase_class_stamp *stamp, PyTypeObject *type)
 {
     return stamp->version != 0 && stamp->version == compat_type_version(type)
-           && stamp->epoch == cbase_class_stamp_epoch_now();
+           && cbase_class_stamp_is_of_now(stamp);
 }
 
-/* The same for several classes. */
+/* The same for several classes, with stamps that were taken of them. */
 static inline int
-cbase_class_stamp_all_hold(const cbase_class_stamp *stamps, PyTypeObject *const *types,
-                           Py_ssize_t count)
+cbase_class_stamp_all_hold(const cbase_class_stamp *stamps, Py_ssize_t count)
 {
-    unsigned int epoch = cbase_class_stamp_epoch_now();
-
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (stamps[i].version == 0 || stamps[i].version != compat_type_version(types[i])
-            || stamps[i].epoch != epoch)
+    for (const cbase_class_stamp *stamp = stamps; stamp < stamps + count; stamp++) {
+        if (stamp->version != compat_type_version(stamp->type)
+            || !cbase_class_stamp_is_of_now(stamp))
         {
             return 0;
         }

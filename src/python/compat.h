@@ -15,6 +15,11 @@
 #error "gevent_cbase relies on the GIL, as greenlet and gevent do"
 #endif
 
+/* What runs seldom, out of the way of what runs always; 3.10 has no public name for it. */
+#ifndef Py_NO_INLINE
+#define Py_NO_INLINE
+#endif
+
 /* The exception that is set, normalized and with its traceback, or NULL; clears it. */
 static inline PyObject *
 compat_get_raised(void)

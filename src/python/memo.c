@@ -34,6 +34,16 @@ find_in_mro(PyTypeObject *type, PyObject *name, int *known)
     return found;
 }
 
+/* Whether an attribute, or NULL, is one that C computes for instances of a class; it comes before
+ * the instance dict. */
+static int
+is_computed(PyTypeObject *type, PyObject *attr)
+{
+    return attr != NULL && Py_IS_TYPE(attr, &PyGetSetDescr_Type)
+           && PyType_IsSubtype(type, PyDescr_TYPE(attr))
+           && ((PyGetSetDescrObject *)attr)->d_getset->get != NULL;
+}
+
 /* Whether memo->attr is what instances of a class find in it, with ordinary attribute access. */
 static int
 knows(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
@@ -55,6 +65,7 @@ knows(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
     if (known) {
         memo->class = stamp;
         memo->attr = found;
+        memo->is_computed = is_computed(type, found);
     }
     return known;
 }
@@ -64,11 +75,7 @@ cbase_memo_attr(cbase_memo_class *memo, PyObject *obj, PyObject *name)
 {
     PyTypeObject *type = Py_TYPE(obj);
 
-    if (knows(memo, type, name) && memo->attr != NULL
-        && Py_IS_TYPE(memo->attr, &PyGetSetDescr_Type) // comes before the instance dict
-        && PyObject_TypeCheck(obj, PyDescr_TYPE(memo->attr))
-        && ((PyGetSetDescrObject *)memo->attr)->d_getset->get != NULL)
-    {
+    if (knows(memo, type, name) && memo->is_computed) {
         PyObject *descr = Py_NewRef(memo->attr);
         const PyGetSetDef *def = ((PyGetSetDescrObject *)descr)->d_getset;
         PyObject *value = def->get(obj, def->closure);
@@ -142,6 +149,23 @@ PyObject *
 cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
     return Py_XNewRef(find(memo, NULL, dict, name));
+}
+
+int
+cbase_memo_dict_still(const cbase_memo_dict *memo, const PyObject *dict, PyObject **value)
+{
+#ifdef COMPAT_DICTS_ARE_WATCHED
+    /* Watchers are told of the end of a dict as of a change. */
+    if (dict != NULL && memo->dict == dict
+        && memo->stamp == cbase_dict_stamp_changes[CBASE_DICT_ALL_NAMES])
+    {
+        *value = Py_XNewRef(memo->value);
+        return 1;
+    }
+#else
+    (void)memo, (void)dict, (void)value;
+#endif
+    return 0;
 }
 
 PyObject *

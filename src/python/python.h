@@ -38,6 +38,19 @@ int cbase_object_run_on(PyObject *obj, PyObject *attr, PyObject *name);
 /* The variable that a module compiled by Cython shares with others; or NULL with an exception. */
 PyObject **cbase_object_exported(PyObject *module, const char *name);
 
+/* (first, second) */
+static inline PyObject *
+cbase_object_pair(PyObject *first, PyObject *second)
+{
+    PyObject *pair = PyTuple_New(2);
+
+    if (pair != NULL) {
+        PyTuple_SET_ITEM(pair, 0, Py_NewRef(first));
+        PyTuple_SET_ITEM(pair, 1, Py_NewRef(second));
+    }
+    return pair;
+}
+
 /* ---- calls.c: calls of functions, and the Python frame below them ---- */
 
 /* function(*args) */
@@ -108,6 +121,7 @@ cbase_dict_stamp_of(int kind, PyObject *dict)
 typedef struct {
     cbase_class_stamp class; // of this class
     PyObject *attr;          // this is there, or NULL: nothing
+    int is_computed;         // it is an attribute that C computes, of the class or a base of it
 } cbase_memo_class;
 
 typedef struct {
@@ -129,6 +143,9 @@ int cbase_memo_class_lacks(cbase_memo_class *memo, PyTypeObject *type, PyObject 
  * The memo is for that dict. */
 PyObject *cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name);
 PyObject *cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
+/* The same of a dict that may be gone, which is compared only: whether it is known to be there and
+ * unchanged. Where nobody tells of the end of a dict, that is never known. */
+int cbase_memo_dict_still(const cbase_memo_dict *memo, const PyObject *dict, PyObject **value);
 /* Whether the instance dict of an object has nothing under a name; no, if that is not known. */
 int cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
 

@@ -11,6 +11,7 @@
 typedef struct {
     cbase_counters *counters;
     cbase_hooks hooks; // of the server, owned
+    int are_new;       // nothing has run since they were found for the first connection
     /* Whether the server was closed by what the batch called. */
     unsigned long closes; // cbase_lifecycle.closes when last looked at
     int open;             // had a `socket` of its own when the batch began
@@ -63,6 +64,7 @@ batch_begin(cbase_state *st, PyObject *self, batch *b)
     }
     b->most = hooks->max_accept;
     b->open = hooks->has_socket;
+    b->are_new = 1;
     return 0;
 }
 
@@ -242,7 +244,7 @@ report_handling(cbase_state *st, PyObject *self, PyObject *args, PyObject *exc)
     if (rest == NULL) {
         goto done;
     }
-    context = PyTuple_Pack(2, rest, self);
+    context = cbase_object_pair(rest, self);
     if (context != NULL) {
         result = cbase_except_report(handler, context, exc);
     }
@@ -383,7 +385,11 @@ may_read(cbase_state *st, PyObject *self, batch *b, const cbase_hooks **hooks)
     if (status != 0) {
         return status < 0 ? -1 : 0;
     }
-    if (find_hooks(st, self, b, hooks) < 0) {
+    if (b->are_new) {
+        b->are_new = 0;
+        *hooks = &b->hooks;
+    }
+    else if (find_hooks(st, self, b, hooks) < 0) {
         return -1;
     }
     if (*hooks == NULL || !(*hooks)->never_full) {

@@ -8,7 +8,7 @@
 static PyObject *
 family_and(PyObject *family, PyObject *address)
 {
-    return PyTuple_Pack(2, family, address);
+    return cbase_object_pair(family, address);
 }
 
 /* Whether the character is in a host or address: 1, 0 or -1. */
@@ -105,7 +105,7 @@ with_port(PyObject *family, PyObject *host, PyObject *port)
     if (number == NULL) {
         return NULL;
     }
-    pair = PyTuple_Pack(2, host, number);
+    pair = cbase_object_pair(host, number);
     Py_DECREF(number);
     if (pair != NULL) {
         result = family_and(family, pair);
@@ -152,7 +152,7 @@ split_port(PyObject *address)
         PyErr_SetString(PyExc_ValueError, "too many values to unpack (expected 2)");
     }
     else {
-        pair = PyTuple_Pack(2, items[0], items[1]);
+        pair = cbase_object_pair(items[0], items[1]);
     }
     for (int i = 0; i < count; i++) {
         Py_DECREF(items[i]);
