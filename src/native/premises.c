@@ -350,11 +350,12 @@ cbase_premises_init(cbase_state *st)
 static int
 same_functions(const cbase_premises *p)
 {
-    for (Py_ssize_t i = 0; i < p->functions; i++) {
-        const PyFunctionObject *function = p->function[i].object;
-        if (function->func_code != p->function[i].code
-            || function->func_defaults != p->function[i].defaults
-            || function->func_kwdefaults != p->function[i].kwdefaults)
+    const cbase_premises_function *end = p->function + p->functions;
+
+    for (const cbase_premises_function *was = p->function; was < end; was++) {
+        const PyFunctionObject *function = was->object;
+        if (function->func_code != was->code || function->func_defaults != was->defaults
+            || function->func_kwdefaults != was->kwdefaults)
         {
             return 0;
         }

@@ -9,6 +9,12 @@
 #define CBASE_NAMESPACES 8
 #define CBASE_CELLS      4
 
+/* A function, and what it was when it was compared. */
+typedef struct {
+    PyFunctionObject *object;
+    PyObject *code, *defaults, *kwdefaults;
+} cbase_premises_function;
+
 /* Owned, never freed. All zero: not known yet. */
 typedef struct {
     Py_ssize_t classes, functions, namespaces, cells; // how many; no classes: not known yet
@@ -16,10 +22,7 @@ typedef struct {
     cbase_class_stamp compared[CBASE_CLASSES];  // when all was found to be right
     cbase_class_stamp looked_at[CBASE_CLASSES]; // when it was last compared
     cbase_class_stamp failed_at[CBASE_CLASSES]; // when it last could not be
-    struct {
-        PyFunctionObject *object;
-        PyObject *code, *defaults, *kwdefaults;
-    } function[CBASE_FUNCTIONS];
+    cbase_premises_function function[CBASE_FUNCTIONS];
     struct {
         PyObject *dict, *names; // a tuple of (name, value), or (name,) for what is not there
         int watched;            // `stamp` counts:

@@ -121,16 +121,14 @@ set_slot(PyObject *obj, Py_ssize_t offset, PyObject *value)
 /* Before a system call: releases the GIL if there is another thread that could take it. NULL, or
  * what go_on() needs.
  *
- * Other threads come and go without the GIL, so nothing is read of theirs: one that is alone is
- * the first in the list of threads, and has none behind it. */
+ * Other threads come and go without the GIL, so nothing is read of theirs: one that is alone has
+ * none before and none behind it. */
 static inline PyThreadState *
 let_others_run(void)
 {
-    PyThreadState *thread = PyThreadState_Get();
-    int alone = PyInterpreterState_ThreadHead(PyThreadState_GetInterpreter(thread)) == thread
-                && PyThreadState_Next(thread) == NULL;
+    const PyThreadState *thread = PyThreadState_Get();
 
-    return alone ? NULL : PyEval_SaveThread();
+    return thread->prev == NULL && thread->next == NULL ? NULL : PyEval_SaveThread();
 }
 
 /* Keeps errno. */
