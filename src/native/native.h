@@ -87,7 +87,7 @@ extern PyMethodDef cbase_function_calls_functions[];
 
 int cbase_function_calls_init(PyObject *module);
 
-/* ---- io_watchers.c: io watchers of accepted sockets; socket_raw.c: CPython's socket objects ---- */
+/* ---- io_watchers.c, socket_raw.c: what is kept of closed sockets ---- */
 
 /* Each drops all that are kept; none are wanted until the next one is made. */
 void cbase_io_watchers_drop(void);

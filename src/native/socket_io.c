@@ -255,9 +255,8 @@ static int
 has_buffer(PyObject *data, Py_buffer *view, int flags)
 {
     if (PyBytes_CheckExact(data) && flags == PyBUF_SIMPLE) {
-        *view = (Py_buffer){.obj = Py_NewRef(data),
-                            .buf = PyBytes_AS_STRING(data),
-                            .len = PyBytes_GET_SIZE(data)};
+        *view = (Py_buffer){
+            .obj = Py_NewRef(data), .buf = PyBytes_AS_STRING(data), .len = PyBytes_GET_SIZE(data)};
         return 1;
     }
     if (!PyBytes_CheckExact(data) && !PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) {

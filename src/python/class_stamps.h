@@ -69,8 +69,7 @@ cbase_class_stamp_all_hold(const cbase_class_stamp *stamps, Py_ssize_t count)
 {
     for (const cbase_class_stamp *stamp = stamps; stamp < stamps + count; stamp++) {
         if (stamp->version != compat_type_version(stamp->type)
-            || !cbase_class_stamp_is_of_now(stamp))
-        {
+            || !cbase_class_stamp_is_of_now(stamp)) {
             return 0;
         }
     }

@@ -10,7 +10,7 @@ import sys
 import weakref
 
 import pytest
-from gevent import _socket3, socket
+from gevent import _socket3
 
 from helpers import Bench, is_on
 
