@@ -1,4 +1,4 @@
-/* Short connections, and the raw server.
+/* Short connections.
  *
  * The server under test shall never wait for the clients, however fast it is. So it is stopped
  * while a burst of connections is made (the system completes them without it), and then runs
@@ -9,7 +9,6 @@
 #include "load.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -154,49 +153,4 @@ load_connections(PyObject *Py_UNUSED(module), PyObject *args)
     }
     PyMem_Free(fds);
     return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* The raw server */
-
-const char load_accept_and_close_doc[] =
-    "accept_and_close(listener, report)\n--\n\n"
-    "Accept connections at the non-blocking descriptor *listener* and close them, for ever.\n\n"
-    "For each, writes a byte to the descriptor *report*, unless that is -1. Raises OSError.";
-
-PyObject *
-load_accept_and_close(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    int listener, report;
-    if (!PyArg_ParseTuple(args, "ii:accept_and_close", &listener, &report)) {
-        return NULL;
-    }
-    for (;;) {
-        int failed = 0;
-        PyThreadState *thread = PyEval_SaveThread();
-        do {
-            struct sockaddr_storage address;
-            socklen_t length = sizeof(address);
-            int fd = accept4(listener, (struct sockaddr *)&address, &length,
-                             SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (fd >= 0) {
-                failed = report >= 0 && write(report, ".", 1) < 0;
-                close(fd);
-            }
-            else if (errno == EAGAIN) {
-                struct pollfd one = {.fd = listener, .events = POLLIN};
-                failed = poll(&one, 1, -1) < 0;
-            }
-            else {
-                failed = errno != ECONNABORTED;
-            }
-        } while (!failed);
-        PyEval_RestoreThread(thread);
-        if (errno != EINTR) {
-            load_failed("the raw server");
-            return NULL;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return NULL;
-        }
-    }
 }

@@ -1,4 +1,5 @@
-/* Shared by the files of gevent_cbase._load, the clients of `python -m gevent_cbase.bench`. */
+/* Shared by the files of gevent_cbase._load, the clients and the raw servers of
+ * `python -m gevent_cbase.bench`. */
 #ifndef GEVENT_CBASE_LOAD_H
 #define GEVENT_CBASE_LOAD_H
 
@@ -43,11 +44,13 @@ PyObject *load_requests(PyObject *module, PyObject *args);
 PyObject *load_echo(PyObject *module, PyObject *args);
 PyObject *load_echo_once(PyObject *module, PyObject *args);
 PyObject *load_accept_and_close(PyObject *module, PyObject *args);
+PyObject *load_echo_server(PyObject *module, PyObject *args);
 
 extern const char load_connections_doc[];
 extern const char load_requests_doc[];
 extern const char load_echo_doc[];
 extern const char load_echo_once_doc[];
 extern const char load_accept_and_close_doc[];
+extern const char load_echo_server_doc[];
 
 #endif

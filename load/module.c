@@ -220,6 +220,7 @@ static PyMethodDef functions[] = {
     {"echo", load_echo, METH_VARARGS, load_echo_doc},
     {"echo_once", load_echo_once, METH_VARARGS, load_echo_once_doc},
     {"accept_and_close", load_accept_and_close, METH_VARARGS, load_accept_and_close_doc},
+    {"echo_server", load_echo_server, METH_VARARGS, load_echo_server_doc},
     {"tell_cpu_time", tell_cpu_time, METH_VARARGS, tell_cpu_time_doc},
     {"die_with_parent", die_with_parent, METH_O, die_with_parent_doc},
     {NULL, NULL, 0, NULL},
@@ -232,7 +233,7 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "gevent_cbase._load",
-    .m_doc = "Clients and the raw server of python -m gevent_cbase.bench.",
+    .m_doc = "Clients and the raw servers of python -m gevent_cbase.bench.",
     .m_methods = functions,
     .m_slots = slots,
 };

@@ -25,6 +25,7 @@ IMPLEMENTATIONS = {
     'gevent_cbase': {'server': 'gevent echo', 'implementation': 'gevent_cbase'},
     **{name: dict(connections.OTHERS[name], server='asyncio echo')
        for name in ('uvloop Protocol', 'uvloop streams', 'asyncio Protocol')},
+    'raw C': {'server': 'raw echo'},
 }
 
 ROUNDS, COUNT = 5, 8000

@@ -133,6 +133,12 @@ def asyncio_echo_server(listener, report, loop, mode, size, streams, **_):
     run_until_complete(loop, echo.asyncio_server(listener, report, mode, size, streams))
 
 
+def raw_echo_server(listener, report, mode, size, **_):
+    from gevent_cbase import _load
+    ready()
+    _load.echo_server(listener, report, size, mode == 'once', mode == 'udp')
+
+
 # WSGI
 
 TEXT = b'Hello, World!\n'
@@ -191,6 +197,7 @@ def gunicorn_server(listener, report, implementation, **_):
 
 SERVERS = {'gevent': gevent_server, 'asyncio': asyncio_server, 'raw': raw_server,
            'gevent echo': gevent_echo_server, 'asyncio echo': asyncio_echo_server,
+           'raw echo': raw_echo_server,
            'pywsgi': pywsgi_server, 'gunicorn': gunicorn_server}
 
 if __name__ == '__main__':

@@ -142,7 +142,7 @@ def test_io(tmp_path, mode):
             others.pop()
             skipped = [['udp, uvloop streams', 'there are no streams of datagrams']]
         skipped.append(['udp, 65536 B', 'gevent receives 8192 bytes of a datagram'])
-    names = ['gevent', 'gevent_cbase', *others, 'asyncio Protocol']
+    names = ['gevent', 'gevent_cbase', *others, 'asyncio Protocol', 'raw C']
     assert figures['skipped'] == skipped
     assert rows(figures, 'mode', 'size', 'clients') == [
         (mode, size, clients, name)
