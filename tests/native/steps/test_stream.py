@@ -331,6 +331,23 @@ def test_tls_handshake_while_the_server_closes(impl, serve, errors, spawn):
                 in shown[0])
 
 
+def test_tls_handler_replaced_during_the_handshake(impl, serve):
+    """The one that the server has when the handshake is over is called."""
+    from gevent import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    one = serve(impl.StreamServer(
+        LOOPBACK, lambda sock, address: sock.sendall(b'former'), ssl_context=context))
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.load_verify_locations(CERTIFICATE)
+    client = connect(one)
+    gevent.sleep(0.01)  # accepted: the server waits for the client to speak
+    one.set_handle(lambda sock, address: sock.sendall(b'latter'))
+    with trusting.wrap_socket(client) as client:
+        assert client.recv(100) == b'latter'
+
+
 def test_tls_server_whose_method_is_another(impl, serve):
     """An override is called as it is, whatever its name."""
     class Server(impl.StreamServer):
