@@ -16,6 +16,7 @@
     X(_handle)                                                                                    \
     X(_run)                                                                                       \
     X(_semaphore)                                                                                 \
+    X(_sock)                                                                                      \
     X(_socket)                                                                                    \
     X(_spawn)                                                                                     \
     X(_start_accepting_if_started)                                                                \
@@ -71,6 +72,7 @@
     X(rawlink)                                                                                    \
     X(release)                                                                                    \
     X(run_callback)                                                                               \
+    X(send)                                                                                       \
     X(sendto)                                                                                     \
     X(set)                                                                                        \
     X(set_handle)                                                                                 \

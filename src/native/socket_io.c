@@ -60,6 +60,7 @@ typedef struct {
     const cbase_socket_parts *s;
     PyObject *sock; // owned by the caller
     int function;   // that is stood for
+    int is_left;    // the next attempt to write is gevent's
 } stream;
 
 /* Outcomes of one attempt, besides those of a step. */
@@ -83,6 +84,7 @@ open_stream(cbase_state *st, PyObject *sock, int function, stream *io)
     io->s = st->sockets->parts;
     io->sock = sock;
     io->function = function;
+    io->is_left = 0;
     if (known != CBASE_DONE) {
         return known;
     }
@@ -556,19 +558,91 @@ try_writing(const stream *io, const writing *what, const part *which, Py_ssize_t
     return outcome;
 }
 
+/* memory[start:stop], which stands whatever becomes of the memoryview. */
+static PyObject *
+slice_of(PyObject *memory, Py_ssize_t start, Py_ssize_t stop)
+{
+    PyObject *view =
+        PyMemoryView_Check(memory) ? Py_NewRef(memory) : PyMemoryView_FromObject(memory);
+    PyObject *slice = view == NULL ? NULL : PySequence_GetSlice(view, start, stop);
+
+    Py_XDECREF(view);
+    return slice;
+}
+
+/* Whether EWOULDBLOCK was raised, which is cleared then. */
+static int
+was_blocked(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+        return 0;
+    }
+    PyObject *raised = compat_get_raised();
+    PyObject *number = raised == NULL ? NULL : cbase_object_attr(raised, "errno");
+    int blocked = number != NULL && PyLong_CheckExact(number) && size_of(number) == EWOULDBLOCK;
+
+    Py_XDECREF(number);
+    PyErr_Clear();
+    if (blocked) {
+        Py_XDECREF(raised);
+    }
+    else if (raised != NULL) {
+        compat_set_raised(raised);
+    }
+    return blocked;
+}
+
+/* raw.send(data, flags) or raw.sendto(data, flags, address), whatever these are. */
+static PyObject *
+call_raw(const stream *io, const writing *what, PyObject *data)
+{
+    PyObject *raw = PyObject_GetAttr(io->sock, io->st->s__sock);
+    PyObject *flags = raw == NULL ? NULL : PyLong_FromLong(what->flags);
+    PyObject *call[4] = {raw, data, flags, what->name}, *result = NULL;
+
+    if (flags != NULL) {
+        result = what->name == NULL ? PyObject_VectorcallMethod(io->st->s_send, call, 3, NULL)
+                                    : PyObject_VectorcallMethod(io->st->s_sendto, call, 4, NULL);
+    }
+    Py_XDECREF(flags);
+    Py_XDECREF(raw);
+    return result;
+}
+
+/* The attempt after waiting, as gevent's function makes it whatever has become of the socket. */
+static int
+write_in_python(stream *io, const writing *what, const part *which, Py_ssize_t *count)
+{
+    PyObject *data = which->length < 0 ? Py_NewRef(what->data)
+                                       : slice_of(what->data, which->start, which->stop);
+    PyObject *number = data == NULL ? NULL : call_raw(io, what, data);
+
+    io->is_left = 1;
+    *count = number == NULL ? -1 : PyLong_AsSsize_t(number);
+    Py_XDECREF(number);
+    Py_XDECREF(data);
+    if (!PyErr_Occurred()) {
+        return CBASE_DONE;
+    }
+    return was_blocked() ? BLOCKED : (int)CBASE_FAILED;
+}
+
 /* In gevent's `except` block for EAGAIN: waits, and tries once more. */
 static cbase_outcome
 write_later(stream *io, const writing *what, const part *which, int timeout, Py_ssize_t *count)
 {
     cbase_outcome ready = wait_unless(io, timeout, io->s->write_event);
 
-    if (ready == CBASE_DONE) {
-        ready = open_stream(io->st, io->sock, io->function, io);
-    }
     if (ready != CBASE_DONE) {
         return ready;
     }
-    int outcome = try_writing(io, what, which, count);
+    int outcome = open_stream(io->st, io->sock, io->function, io);
+    if (outcome == CBASE_DONE) {
+        outcome = try_writing(io, what, which, count);
+    }
+    if (outcome == CBASE_NOT_OURS) {
+        outcome = write_in_python(io, what, which, count);
+    }
     if (outcome == BLOCKED) {
         *count = 0;
         outcome = CBASE_DONE;
@@ -667,18 +741,6 @@ typedef struct {
     remaining time;
 } sending;
 
-/* memory[start:stop], which stands whatever becomes of the memoryview. */
-static PyObject *
-slice_of(PyObject *memory, Py_ssize_t start, Py_ssize_t stop)
-{
-    PyObject *view =
-        PyMemoryView_Check(memory) ? Py_NewRef(memory) : PyMemoryView_FromObject(memory);
-    PyObject *slice = view == NULL ? NULL : PySequence_GetSlice(view, start, stop);
-
-    Py_XDECREF(view);
-    return slice;
-}
-
 /* time->left, after somebody has waited. */
 static int
 count_time(cbase_state *st, remaining *time)
@@ -742,6 +804,9 @@ write_chunk(stream *io, const writing *what, part *which, remaining *time, int i
         if (time->counts && (which->start < which->stop || !is_last)
             && count_time(io->st, time) < 0) {
             return CBASE_FAILED;
+        }
+        if (io->is_left && which->start < which->stop) {
+            return CBASE_NOT_OURS;
         }
     }
     return CBASE_DONE;

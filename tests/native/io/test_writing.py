@@ -660,6 +660,65 @@ def test_buffer_of_one_send(ends):
     nothing_came(other)
 
 
+@pytest.mark.parametrize('name', ['send', 'sendto'])
+def test_released_while_one_send_waits(ends, name):
+    """The attempt after waiting is made while the exception of the first one is handled."""
+    sock, other = ends.tcp()
+    count, view = fill(sock), memoryview(bytearray(b'data'))
+    args = [view] if name == 'send' else [view, sock.getpeername()]
+    greenlet = start(sock._write_event, getattr(sock, name), *args)
+    view.release()
+    drain(other, count)
+    error = greenlet.get()
+    assert seen(error) == (
+        ValueError, ('operation forbidden on released memoryview object',))
+    assert type(error.__context__) is BlockingIOError
+    assert error.__context__.errno == errno.EAGAIN
+    nothing_came(other)
+
+
+def test_patched_while_one_send_waits(ends, monkeypatch):
+    """The attempt after waiting is of the call that waits, with the socket inside."""
+    sock, other = ends.pair()
+    for name in 'send', 'sendall':
+        count = fill(sock)
+        greenlet = start(sock._write_event, getattr(sock, name), b'data')
+        with monkeypatch.context() as patches:
+            patches.setattr(socket.socket, 'send', lambda *args, **kwargs: 1 / 0, raising=False)
+            patches.setattr(socket.socket, 'sendall', lambda *args, **kwargs: 1 / 0,
+                            raising=False)
+            drain(other, count)
+            assert greenlet.get() == (4 if name == 'send' else None)
+        assert other.recv(10) == b'data'
+
+
+@pytest.mark.parametrize('name', ['send', 'sendto', 'sendall'])
+def test_detached_while_it_waits(ends, name):
+    """What is in its place is asked, and there is an exception that is handled."""
+    class Other:
+        def send(self, data, *args):
+            calls.append((bytes(data), args))
+            raise BlockingIOError(errno.EAGAIN, 'not yet') if len(calls) == 1 else Stop
+        sendto = send
+
+    class Stop(Exception):
+        pass
+    calls = []
+    sock, other = ends.tcp()
+    count = fill(sock)
+    args = [b'data'] if name != 'sendto' else [b'data', sock.getpeername()]
+    greenlet = start(sock._write_event, getattr(sock, name), *args)
+    inside, sock._sock = sock._sock, Other()
+    drain(other, count)
+    result = greenlet.get()
+    sock._sock = inside
+    if name == 'sendall':
+        assert type(result) is Stop and len(calls) == 2
+    else:
+        assert result == 0 and len(calls) == 1
+    assert {data for data, _ in calls} == {b'data'}
+
+
 @pytest.mark.parametrize('mebis, error', [
     (1, None), (3, (ValueError, ('operation forbidden on released memoryview object',)))])
 @pytest.mark.parametrize('timeout', [None, 8.0], ids=['no_timeout', 'timeout'])
