@@ -418,9 +418,9 @@ class _Callbacks:
 
     def bind(self, cls):
         """Those that it has now, and those that it had before the program has set others."""
-        return [function.__get__(self.server, type(self.server))
+        return [_bound(function, self.server)
                 for name in ('_do_read', '_start_accepting_if_started')
-                for function in (vars(cls)[name], _patches.original(cls, name))]
+                for function in (vars(cls).get(name), _patches.original(cls, name))]
 
     def move(self, new):
         """Let those who hold a method of the former class hold that of *new*.
@@ -464,6 +464,14 @@ class _Callbacks:
             return
         for _ in range(before - remaining):
             semaphore.rawlink(replacement)
+
+
+def _bound(attribute, server):
+    """What *server* has of an attribute of its class, as which a program may set anything."""
+    try:
+        return type(attribute).__get__(attribute, server, type(server))
+    except Exception:
+        return attribute
 
 
 def _is_of_another_thread(loop):

@@ -153,7 +153,7 @@ class Patches:
             self.seen.update(_namespace(self.ours))
         _link(self.old, self)
         self.update_gevents()
-        for name in list(_namespace(self.old)):
+        for name in {*_namespace(self.old), *self.made_with}:  # it may have been deleted there
             self._to_ours(name)
 
     def end(self):
@@ -193,7 +193,7 @@ class Patches:
     def original(self, cls, name):
         """What the class had before a program has set something else."""
         had = self.made_with if cls is self.ours else self.gevents
-        return had.get(name, _namespace(cls)[name])
+        return had.get(name, _namespace(cls).get(name))
 
     def _forget_if_taken_back(self, name):
         """If a program has nothing of its own on our class, that is as without install()."""

@@ -420,6 +420,53 @@ def test_running_server_with_a_patch():
     assert loop(running()) == (True, False)
 
 
+@in_child
+def test_method_that_is_no_function():
+    """mock.patch puts a Mock in its place, which does not know its server; or it is an int."""
+    from unittest import mock
+    import gevent.baseserver
+    from gevent.server import StreamServer
+    import gevent_cbase
+    from helpers import LOOPBACK, ask, echo
+    base, server = gevent.baseserver.BaseServer, StreamServer(LOOPBACK, echo)
+    server.start()
+    ours = []
+    for change in gevent_cbase.install, gevent_cbase.uninstall, gevent_cbase.install:
+        for name in '_do_read', '_start_accepting_if_started':
+            for value in mock.Mock(), 3:
+                with mock.patch.object(gevent.baseserver.BaseServer, name, value):
+                    change()
+                    assert getattr(server, name) is value
+        assert gevent_cbase.is_installed() is (change is gevent_cbase.install)
+        assert (StreamServer.__bases__[0] is base) is not gevent_cbase.is_installed()
+        ours.append(server._do_read.__func__ is not base._do_read)
+        assert ask(server) == b'ping'
+    assert ours == [True, False, True]
+
+
+@in_child
+def test_attributes_that_were_deleted():
+    """They are not there, with install() and without; nor do they keep it from being undone."""
+    import gevent.baseserver
+    import gevent.server
+    import gevent_cbase
+    base = gevent.baseserver.BaseServer
+    former = dict(vars(base))
+    for name in '__str__', 'do_close', 'stop_accepting', 'started', 'stop_timeout', '_do_read':
+        delattr(base, name)
+        for _ in range(2):
+            gevent_cbase.install()
+            assert name not in vars(gevent.baseserver.BaseServer)
+            gevent.server.StreamServer(('127.0.0.1', 0), print)
+            gevent_cbase.uninstall()
+            assert name not in vars(base)
+        setattr(base, name, former[name])
+        gevent_cbase.install()
+        assert name in vars(gevent.baseserver.BaseServer)
+        gevent_cbase.uninstall()
+        assert vars(base)[name] is former[name]
+
+
 # Places where a program keeps the class
 
 
