@@ -104,6 +104,7 @@ def class_differences(parts, snapshot):
         yield 'not with gevent in pure Python'
     if sock._wait is not snapshot[WAIT]:
         yield 'gevent has another socket._wait'
+    yield from premises.not_plain(snapshot['gevent.hub:Hub'], object, ('__getattribute__',))
     for name, path in OF_HUB.items():
         if snapshot['gevent.hub:Hub.' + name] is not snapshot[path]:
             yield 'gevent has another Hub.%s' % name

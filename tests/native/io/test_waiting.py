@@ -583,6 +583,22 @@ def test_no_hub(side):
     side.sock.hub = get_hub()
 
 
+def test_hub_that_computes_its_attributes(side, monkeypatch):
+    """It is asked for wait() each time."""
+    asked = []
+
+    def compute(self, name):
+        if name == 'wait' and gevent.getcurrent() is not self and gevent.getcurrent() is not main:
+            asked.append(name)
+        return object.__getattribute__(self, name)
+    main = gevent.getcurrent()
+    monkeypatch.setattr(type(get_hub()), '__getattribute__', compute, raising=False)
+    greenlet = side.start()
+    assert asked == ['wait']
+    side.make_ready()
+    assert side.succeeded(greenlet.get()) and at_rest(side.sock)
+
+
 @pytest.mark.parametrize('where', ['hub', 'class'])
 def test_wait_of_the_hub_replaced(side, where):
     """What a program puts there is called, and nothing afterwards."""
