@@ -11,6 +11,7 @@
     X(__self__)                                                                                   \
     X(_discard)                                                                                   \
     X(_do_read)                                                                                   \
+    X(_drop_ref_on_close)                                                                         \
     X(_empty_event)                                                                               \
     X(_formatinfo)                                                                                \
     X(_handle)                                                                                    \

@@ -77,7 +77,8 @@ def _prepare():
         get_hub=_read(parts['socket.__init__'], 'get_hub'),
         getdefaulttimeout=_read(parts['socket.__init__'], 'getdefaulttimeout'),
         cancelled=parts['SocketMixin._drop_events_and_close'].defaults[1],
-        close_later=_close_later, failed=do_read, wait=snapshot[socket_io.WAIT])
+        close_later=_close_later, failed=do_read, wait=snapshot[socket_io.WAIT],
+        hub_calls_any=_hub_calls_any(snapshot))
     socket_io.prepare(snapshot, stamps)
     return None
 
@@ -192,6 +193,17 @@ def watcher_differences(snapshot):
     """Yield what is not as it has to be with watchers, as text."""
     if snapshot['gevent.hub:Hub.cancel_waits_close_and_then'] is not snapshot[CLOSE_WATCHER]:
         yield 'gevent has another Hub.cancel_waits_close_and_then'
+
+
+def _hub_calls_any(snapshot):
+    """Whether the hub has gevent's function for closing watchers, so that it does not matter what
+    that is to call in the end.
+    """
+    from gevent import _hub_primitives
+    function = snapshot[CLOSE_WATCHER]
+    return not any(watcher_differences(snapshot)) and (
+        not isinstance(function, types.FunctionType)  # of a class that cannot be patched
+        or function.__globals__ is vars(_hub_primitives))
 
 
 def _watcher_classes():

@@ -22,6 +22,7 @@ typedef struct {
     PyObject *close_later;      // gevent_cbase._native.sockets._close_later
     PyObject *failed;           // gevent_cbase._native.sockets.do_read
     PyObject *close_descriptor; // the function _close_descriptor
+    int hub_calls_any;          // whether the hub's function for closing calls whatever it gets
     PyObject *wait;             // gevent._hub_primitives.wait_on_socket
 } cbase_socket_parts;
 

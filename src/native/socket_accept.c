@@ -323,21 +323,20 @@ find_slots(cbase_socket_parts *s)
 static PyObject *
 stream_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {
-        "accept",   "close",   "classes",           "loop_class", "io_class",    "do_read",
-        "do_close", "get_hub", "getdefaulttimeout", "cancelled",  "close_later", "failed",
-        "wait",     NULL};
+    static char *names[] = {"accept",      "close",    "classes", "loop_class",        "io_class",
+                            "do_read",     "do_close", "get_hub", "getdefaulttimeout", "cancelled",
+                            "close_later", "failed",   "wait",    "hub_calls_any",     NULL};
     struct cbase_sockets *steps = cbase_module_state(module)->sockets;
     cbase_socket_parts given = {0};
     PyObject *accept, *close;
 
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$OO(O!O!O!O!O!)O!O!OOOOOOOO:_stream_prepare", names, &accept, &close,
+            args, kwargs, "$OO(O!O!O!O!O!)O!O!OOOOOOOOp:_stream_prepare", names, &accept, &close,
             &PyType_Type, &given.socket, &PyType_Type, &given.raw, &PyType_Type,
             &given.closed_socket, &PyType_Type, &given.stdlib, &PyType_Type, &given.hub_class,
             &PyType_Type, &given.loop_class, &PyType_Type, &given.io_class, &given.do_read,
             &given.do_close, &given.get_hub, &given.getdefaulttimeout, &given.cancelled,
-            &given.close_later, &given.failed, &given.wait)
+            &given.close_later, &given.failed, &given.wait, &given.hub_calls_any)
         || find_slots(&given) < 0)
     {
         return NULL;

@@ -105,20 +105,34 @@ close_descriptor(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* hub.cancel_waits_close_and_then(events, ...) with the descriptor closed in the end, until when
- * the socket is kept alive. */
+/* Whether cancel_waits_close_and_then() of a hub is gevent's. */
+static int
+is_hub_known(cbase_state *st, const cbase_socket_parts *s, PyObject *hub)
+{
+    return s->hub_calls_any && Py_IS_TYPE(hub, s->hub_class)
+           && cbase_memo_instance_lacks(&st->sockets->overridden, hub,
+                                        st->s_cancel_waits_close_and_then);
+}
+
+/* hub.cancel_waits_close_and_then(events, cancelled, sock._drop_ref_on_close, raw). What is called
+ * in the end closes the descriptor, and keeps the socket alive until then. */
 static int
 close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject *sock,
               PyObject *raw, PyObject *const *events)
 {
     PyObject *pair = cbase_object_pair(events[0], events[1]);
+    PyObject *name = st->s_cancel_waits_close_and_then, *then = NULL, *done = NULL;
 
-    if (pair == NULL) {
-        return -1;
+    if (pair != NULL && is_hub_known(st, s, hub)) {
+        PyObject *args[6] = {hub, pair, s->cancelled, s->close_descriptor, sock, raw};
+        done = PyObject_VectorcallMethod(name, args, 6, NULL);
     }
-    PyObject *args[6] = {hub, pair, s->cancelled, s->close_descriptor, sock, raw};
-    PyObject *done = PyObject_VectorcallMethod(st->s_cancel_waits_close_and_then, args, 6, NULL);
-    Py_DECREF(pair);
+    else if (pair != NULL && (then = PyObject_GetAttr(sock, st->s__drop_ref_on_close)) != NULL) {
+        PyObject *args[5] = {hub, pair, s->cancelled, then, raw};
+        done = PyObject_VectorcallMethod(name, args, 5, NULL);
+    }
+    Py_XDECREF(then);
+    Py_XDECREF(pair);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
@@ -129,12 +143,7 @@ static int
 keep_watchers(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, int fd,
               PyObject *const *events)
 {
-    if (!Py_IS_TYPE(hub, s->hub_class)) {
-        return 0;
-    }
-    return cbase_memo_instance_lacks(&st->sockets->overridden, hub,
-                                     st->s_cancel_waits_close_and_then)
-           && cbase_io_watchers_keep(st, fd, events);
+    return is_hub_known(st, s, hub) && cbase_io_watchers_keep(st, fd, events);
 }
 
 /* What is taken out of a socket that is being closed. All owned. */

@@ -442,6 +442,30 @@ def test_patched(impl, tmp_path, name, how):
     assert isolated(impl, tmp_path, PATCHED, name, how) == [str([0, times, times, 0])]
 
 
+@pytest.mark.parametrize('owner', ['class', 'hub'])
+def test_hub_whose_closing_is_another(impl, pair, monkeypatch, owner):
+    """It is told what gevent tells it."""
+    hub, seen = get_hub(), []
+    original = hub.cancel_waits_close_and_then
+
+    def close(watchers, exc_kind, then, then_arg):
+        seen.append((watchers, exc_kind, then, then_arg))
+        return original(watchers, exc_kind, then, then_arg)
+    if owner == 'hub':
+        monkeypatch.setattr(hub, 'cancel_waits_close_and_then', close, raising=False)
+    else:
+        monkeypatch.setattr(type(hub), 'cancel_waits_close_and_then',
+                            lambda self, *args: close(*args), raising=False)
+    for _ in range(2):
+        sock, other = pair()
+        raw, watchers = sock._sock, (sock._read_event, sock._write_event)
+        sock.close()
+        assert seen == [(watchers, cancel_wait_ex, sock._drop_ref_on_close, raw)]
+        until(lambda: raw.fileno() < 0)
+        assert other.recv(1) == b''
+        del seen[:]
+
+
 # -- install() and uninstall() ----------------------------------------------------------------
 
 def test_uninstall_gives_it_back():
