@@ -220,11 +220,12 @@ _learned = weakref.WeakSet()
 
 
 def _learn_watchers(corecext):
-    """Have C find out how a watcher differs from a new one when it was used."""
-    from gevent import get_hub
-    loop = get_hub().loop
-    if corecext.io in _learned or type(loop) is not corecext.loop:
+    """Have C find out how a watcher differs from a new one when it was used. On a loop of its own,
+    as the program may not have chosen the one of its hub yet.
+    """
+    if corecext.io in _learned:
         return
+    loop = corecext.loop(default=False)
     reader, writer = os.pipe()
     try:
         watcher = loop.io(reader, 1)
@@ -235,6 +236,7 @@ def _learn_watchers(corecext):
     finally:
         os.close(reader)
         os.close(writer)
+        loop.destroy()
 
 
 #: classes that were found to have the layout that is known

@@ -104,6 +104,25 @@ def test_installing_loads_no_server_and_makes_no_hub():
 
 
 @in_child
+def test_installing_makes_no_hub_of_servers_that_are_loaded():
+    """The program may choose its loop afterwards. No descriptor is left, either."""
+    import gc
+    import gevent.server
+    import gevent_cbase
+    from gevent._hub_local import get_hub_if_exists
+    gc.collect()
+    descriptors = os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd') else None
+    for change in (gevent_cbase.uninstall, gevent_cbase.install, gevent_cbase.uninstall,
+                   gevent_cbase.install):
+        change()
+        assert get_hub_if_exists() is None
+    if descriptors is not None:
+        assert len(os.listdir('/proc/self/fd')) == len(descriptors)
+    gevent.config.loop = 'libev-cffi'
+    assert type(gevent.get_hub().loop).__module__ == 'gevent.libev.corecffi'
+
+
+@in_child
 def test_in_place_of_gevents_module():
     """Our module under the name of gevent's is enough to run every gevent server."""
     import gevent_cbase.baseserver
