@@ -27,14 +27,14 @@ typedef struct {
 
 static taken_function functions[] = {
     {"socket.close", cbase_socket_close_call, 0, NULL, NULL},
-    {"SocketMixin.recv", cbase_socket_io_recv, 1, NULL, NULL},
-    {"SocketMixin.recv_into", cbase_socket_io_recv_into, 1, NULL, NULL},
-    {"SocketMixin.recvfrom", cbase_socket_io_recvfrom, 1, NULL, NULL},
-    {"SocketMixin.recvfrom_into", cbase_socket_io_recvfrom_into, 1, NULL, NULL},
-    {"SocketMixin.send", cbase_socket_io_send, 0, NULL, NULL},
-    {"SocketMixin.sendall", cbase_socket_io_sendall, 0, NULL, NULL},
-    {"SocketMixin.sendto", cbase_socket_io_sendto, 1, NULL, NULL},
-    {"DatagramServer.sendto", cbase_socket_io_server_sendto, 1, NULL, NULL},
+    {"SocketMixin.recv", cbase_socket_read_recv, 1, NULL, NULL},
+    {"SocketMixin.recv_into", cbase_socket_read_recv_into, 1, NULL, NULL},
+    {"SocketMixin.recvfrom", cbase_socket_read_recvfrom, 1, NULL, NULL},
+    {"SocketMixin.recvfrom_into", cbase_socket_read_recvfrom_into, 1, NULL, NULL},
+    {"SocketMixin.send", cbase_socket_write_send, 0, NULL, NULL},
+    {"SocketMixin.sendall", cbase_socket_write_sendall, 0, NULL, NULL},
+    {"SocketMixin.sendto", cbase_socket_datagram_sendto, 1, NULL, NULL},
+    {"DatagramServer.sendto", cbase_socket_datagram_server_sendto, 1, NULL, NULL},
 };
 
 #define MOST_ARGS 5 /* with self */

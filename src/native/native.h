@@ -60,22 +60,28 @@ int cbase_socket_close_is_do_close(const cbase_state *st, PyObject *function);
 /* socket.close(). */
 cbase_call cbase_socket_close_call;
 
-/* ---- socket_io.c: reading and writing of gevent's sockets, for function_calls.c ---- */
+/* ---- socket_io.c: reading and writing of gevent's sockets ---- */
 
 extern PyMethodDef cbase_socket_io_functions[];
 
 int cbase_socket_io_init(cbase_state *st);
-/* The functions of gevent's SocketMixin, and sendto() of its DatagramServer; each may switch to
- * other greenlets. */
-cbase_call cbase_socket_io_recv, cbase_socket_io_recv_into, cbase_socket_io_recvfrom,
-    cbase_socket_io_recvfrom_into, cbase_socket_io_send, cbase_socket_io_sendall,
-    cbase_socket_io_sendto, cbase_socket_io_server_sendto;
-/* DatagramServer.do_read for this socket, its `_socket`, and its result. */
-cbase_outcome cbase_socket_io_do_read(cbase_state *st, PyObject *raw, PyObject **result);
 /* The handler of this client begins: what was read from its descriptor is of no account. */
 void cbase_socket_io_begin(const cbase_state *st, PyObject *client);
+
+/* ---- socket_read.c, socket_write.c: functions of SocketMixin, for function_calls.c ---- */
+
+/* Each may switch to other greenlets. */
+cbase_call cbase_socket_read_recv, cbase_socket_read_recv_into, cbase_socket_read_recvfrom,
+    cbase_socket_read_recvfrom_into, cbase_socket_write_send, cbase_socket_write_sendall;
+
+/* ---- socket_datagram.c: sendto() of SocketMixin and of gevent's DatagramServer ---- */
+
+/* Each may switch to other greenlets. */
+cbase_call cbase_socket_datagram_sendto, cbase_socket_datagram_server_sendto;
+/* DatagramServer.do_read for this socket, its `_socket`, and its result. */
+cbase_outcome cbase_socket_datagram_do_read(cbase_state *st, PyObject *raw, PyObject **result);
 /* Whether a function, or NULL, is DatagramServer.do_read. */
-int cbase_socket_io_is_do_read(const cbase_state *st, PyObject *function);
+int cbase_socket_datagram_is_do_read(const cbase_state *st, PyObject *function);
 
 /* ---- io_wait.c: waiting for them ---- */
 

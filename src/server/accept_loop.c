@@ -126,7 +126,7 @@ call_do_read(cbase_state *st, PyObject *self, const cbase_hooks *hooks)
     PyObject *result;
     if (hooks->listener != NULL) {
         cbase_outcome outcome = hooks->takes_datagrams
-                                    ? cbase_socket_io_do_read(st, hooks->listener, &result)
+                                    ? cbase_socket_datagram_do_read(st, hooks->listener, &result)
                                     : cbase_socket_accept(st, hooks->listener, &result);
         if (outcome != CBASE_NOT_OURS) {
             return result;

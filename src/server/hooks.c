@@ -156,7 +156,7 @@ read_instance(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (cbase_socket_accept_is_do_read(st, h->do_read)) {
         h->listener = in_dict[SOCKET];
     }
-    h->takes_datagrams = cbase_socket_io_is_do_read(st, h->do_read);
+    h->takes_datagrams = cbase_socket_datagram_is_do_read(st, h->do_read);
     if (h->takes_datagrams) {
         h->listener = in_dict[RAW];
     }
