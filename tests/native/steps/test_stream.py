@@ -266,11 +266,21 @@ def test_wsgi_answer(impl, serve):
     assert ask(one, b'GET / HTTP/1.0\r\n\r\n').endswith(b'\r\n\r\n127.0.0.1')
 
 
-def test_tls_server(impl, serve):
-    """The handler's socket is wrapped: what the server accepted is detached, not closed."""
+def tls_contexts():
+    """For a server, and for clients that trust it."""
     from gevent import ssl
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE, KEY)
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.load_verify_locations(CERTIFICATE)
+    return context, trusting
+
+
+def test_tls_server(impl, serve):
+    """The handler's socket is wrapped: what the server accepted is detached, not closed."""
+    from gevent import ssl
+    context, trusting = tls_contexts()
     kept = []
 
     class Server(impl.StreamServer):
@@ -282,9 +292,6 @@ def test_tls_server(impl, serve):
         kept.append(type(sock))
         sock.sendall(sock.recv(100).upper())
     one = serve(Server(LOOPBACK, handle, ssl_context=context))
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.load_verify_locations(CERTIFICATE)
     with trusting.wrap_socket(connect(one)) as client:
         client.sendall(b'hello')
         assert client.recv(100) == b'HELLO'
@@ -298,9 +305,7 @@ def test_tls_handshake_while_the_server_closes(impl, serve, errors, spawn):
     """The client gets the handler that it was accepted with. gevent looks for the handler when the
     handshake is over, and loses the client: AttributeError.
     """
-    from gevent import ssl
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, KEY)
+    context, trusting = tls_contexts()
     shown = []
 
     def handle(sock, address):
@@ -308,9 +313,6 @@ def test_tls_handshake_while_the_server_closes(impl, serve, errors, spawn):
         sock.sendall(sock.recv(100).upper())
     how = {'default': 'default', 'raw': gevent.spawn_raw, 'pool': Pool(2)}[spawn]
     one = serve(impl.StreamServer(LOOPBACK, handle, spawn=how, ssl_context=context))
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.load_verify_locations(CERTIFICATE)
     client = connect(one)
     gevent.sleep(0.01)  # accepted: the server waits for the client to speak
     one.close()
@@ -333,14 +335,9 @@ def test_tls_handshake_while_the_server_closes(impl, serve, errors, spawn):
 
 def test_tls_handler_replaced_during_the_handshake(impl, serve):
     """The one that the server has when the handshake is over is called."""
-    from gevent import ssl
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, KEY)
+    context, trusting = tls_contexts()
     one = serve(impl.StreamServer(
         LOOPBACK, lambda sock, address: sock.sendall(b'former'), ssl_context=context))
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.load_verify_locations(CERTIFICATE)
     client = connect(one)
     gevent.sleep(0.01)  # accepted: the server waits for the client to speak
     one.set_handle(lambda sock, address: sock.sendall(b'latter'))
@@ -361,17 +358,12 @@ def test_tls_server_whose_method_is_another(impl, serve):
 
 def test_tls_server_whose_class_has_the_handler(impl, serve):
     """It is called as a method, also after close()."""
-    from gevent import ssl
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, KEY)
+    context, trusting = tls_contexts()
 
     class Server(impl.StreamServer):
         def handle(self, sock, address):
             sock.sendall(b'%d' % (self is one))
     one = serve(Server(LOOPBACK, ssl_context=context))
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.load_verify_locations(CERTIFICATE)
     client = connect(one)
     gevent.sleep(0.01)
     one.close()
