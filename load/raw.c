@@ -7,7 +7,62 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+/* A client: its descriptor, or -1 with errno set. */
+static int
+accept_client(int listener)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    return accept4(listener, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+/* Tells that one was served: 0 or -1. */
+static int
+report_one(int report)
+{
+    return report >= 0 && write(report, ".", 1) < 0 ? -1 : 0;
+}
+
+/* Calls turn() without the GIL, which returns 0 or -1 with errno set, until there is an exception:
+ * NULL. */
+static PyObject *
+run(int (*turn)(void *), void *server)
+{
+    do {
+        PyThreadState *thread = PyEval_SaveThread();
+        while (turn(server) == 0) {
+        }
+        PyEval_RestoreThread(thread);
+        if (errno != EINTR) {
+            load_failed("the raw server");
+            return NULL;
+        }
+    } while (PyErr_CheckSignals() == 0);
+    return NULL;
+}
+
 /* Accept and close */
+
+typedef struct closer {
+    int listener, report;
+} closer;
+
+static int
+close_next(void *server)
+{
+    const closer *s = server;
+    int fd = accept_client(s->listener);
+    if (fd >= 0) {
+        int told = report_one(s->report);
+        close(fd);
+        return told;
+    }
+    if (errno == EAGAIN) {
+        struct pollfd one = {.fd = s->listener, .events = POLLIN};
+        return poll(&one, 1, -1) < 0 ? -1 : 0;
+    }
+    return errno == ECONNABORTED ? 0 : -1;
+}
 
 const char load_accept_and_close_doc[] =
     "accept_and_close(listener, report)\n--\n\n"
@@ -17,39 +72,11 @@ const char load_accept_and_close_doc[] =
 PyObject *
 load_accept_and_close(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int listener, report;
-    if (!PyArg_ParseTuple(args, "ii:accept_and_close", &listener, &report)) {
+    closer s;
+    if (!PyArg_ParseTuple(args, "ii:accept_and_close", &s.listener, &s.report)) {
         return NULL;
     }
-    for (;;) {
-        int failed = 0;
-        PyThreadState *thread = PyEval_SaveThread();
-        do {
-            struct sockaddr_storage address;
-            socklen_t length = sizeof(address);
-            int fd = accept4(listener, (struct sockaddr *)&address, &length,
-                             SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (fd >= 0) {
-                failed = report >= 0 && write(report, ".", 1) < 0;
-                close(fd);
-            }
-            else if (errno == EAGAIN) {
-                struct pollfd one = {.fd = listener, .events = POLLIN};
-                failed = poll(&one, 1, -1) < 0;
-            }
-            else {
-                failed = errno != ECONNABORTED;
-            }
-        } while (!failed);
-        PyEval_RestoreThread(thread);
-        if (errno != EINTR) {
-            load_failed("the raw server");
-            return NULL;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return NULL;
-        }
-    }
+    return run(close_next, &s);
 }
 
 /* Echo */
@@ -59,8 +86,9 @@ load_accept_and_close(PyObject *Py_UNUSED(module), PyObject *args)
 
 typedef struct server {
     int listener, report, epoll;
-    size_t size; // of a message
-    int once;    // closes after one message
+    size_t size;   // of a message
+    int once;      // closes after one message
+    int datagrams; // the listener receives them
     char *buffer;
     size_t *got; // by descriptor: bytes of a message that were sent back, or are to be
 } server;
@@ -101,7 +129,7 @@ tell(server *s, int fd, size_t sent)
 {
     s->got[fd] += sent;
     for (; s->got[fd] >= s->size; s->got[fd] -= s->size) {
-        if (s->report >= 0 && write(s->report, ".", 1) < 0) {
+        if (report_one(s->report) < 0) {
             return -1;
         }
     }
@@ -159,10 +187,7 @@ static int
 accept_all(server *s)
 {
     for (;;) {
-        struct sockaddr_storage address;
-        socklen_t length = sizeof(address);
-        int fd = accept4(s->listener, (struct sockaddr *)&address, &length,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept_client(s->listener);
         if (fd < 0) {
             return errno == EAGAIN || errno == ECONNABORTED ? 0 : -1;
         }
@@ -190,7 +215,7 @@ echo_datagrams(server *s)
             return errno == EAGAIN ? 0 : -1;
         }
         if (sendto(s->listener, s->buffer, (size_t)got, 0, (struct sockaddr *)&address, length) < 0
-            || (s->report >= 0 && write(s->report, ".", 1) < 0))
+            || report_one(s->report) < 0)
         {
             return -1;
         }
@@ -199,8 +224,9 @@ echo_datagrams(server *s)
 
 /* One turn of the event loop: 0 or -1. */
 static int
-turn(server *s, int datagrams)
+turn(void *echo_server)
 {
+    server *s = echo_server;
     struct epoll_event events[EVENTS];
     int count = epoll_wait(s->epoll, events, EVENTS, -1);
     int failed = count < 0;
@@ -211,7 +237,7 @@ turn(server *s, int datagrams)
             failed = serve(s, fd, 1) < 0;
         }
         else {
-            failed = (datagrams ? echo_datagrams(s) : accept_all(s)) < 0;
+            failed = (s->datagrams ? echo_datagrams(s) : accept_all(s)) < 0;
         }
     }
     return failed ? -1 : 0;
@@ -229,9 +255,8 @@ load_echo_server(PyObject *Py_UNUSED(module), PyObject *args)
 {
     server s = {0};
     Py_ssize_t size;
-    int datagrams;
     if (!PyArg_ParseTuple(args, "iinpp:echo_server", &s.listener, &s.report, &size, &s.once,
-                          &datagrams))
+                          &s.datagrams))
     {
         return NULL;
     }
@@ -251,16 +276,7 @@ load_echo_server(PyObject *Py_UNUSED(module), PyObject *args)
         load_failed("epoll");
         goto done;
     }
-    do {
-        PyThreadState *thread = PyEval_SaveThread();
-        while (turn(&s, datagrams) == 0) {
-        }
-        PyEval_RestoreThread(thread);
-        if (errno != EINTR) {
-            load_failed("the raw server");
-            goto done;
-        }
-    } while (PyErr_CheckSignals() == 0);
+    (void)run(turn, &s);
 done:
     if (s.epoll >= 0) {
         close(s.epoll);
