@@ -138,7 +138,6 @@ has_flags(PyObject *const *args, size_t nargs, size_t i, int known, int *flags)
     return 1;
 }
 
-#define FLAGS_OF_RECV (MSG_PEEK | MSG_DONTWAIT)
 #define FLAGS_OF_SEND (MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
 
 /* ---- socket_io.c ---- */
@@ -152,6 +151,18 @@ cbase_outcome cbase_socket_io_wait(const stream *io, int timeout, Py_ssize_t eve
 int cbase_socket_io_judge(int error);
 /* The bytes of an object of a type that is known: 1, or 0 without an exception. */
 int cbase_socket_io_has_buffer(PyObject *data, Py_buffer *view, int flags);
+
+/* After a system call that has left the GIL to others: whether it need not be made again.
+ * *outcome: DONE; BLOCKED or FAILED. */
+static inline int
+is_over(PyThreadState *thread, Py_ssize_t count, int *outcome)
+{
+    int error = errno;
+
+    go_on(thread);
+    *outcome = count < 0 ? cbase_socket_io_judge(error) : (int)CBASE_DONE;
+    return count >= 0 || *outcome != CBASE_DONE;
+}
 
 /* ---- socket_read.c ---- */
 

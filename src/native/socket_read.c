@@ -6,13 +6,16 @@
 
 #ifdef CBASE_HAVE_SOCKETS
 
+#define FLAGS_OF_RECV (MSG_PEEK | MSG_DONTWAIT)
+
 /* ---- the system call ---- */
 
 /* recvfrom(2): DONE and *count; BLOCKED; or FAILED. `from`: NULL if nobody asks for it. */
 static int
 receive(raw_socket *raw, void *buffer, size_t size, int flags, Py_ssize_t *count, address *from)
 {
-    int outcome = CBASE_DONE;
+    PyThreadState *thread;
+    int outcome;
 
     do {
         int fd = raw->fd;
@@ -20,16 +23,11 @@ receive(raw_socket *raw, void *buffer, size_t size, int flags, Py_ssize_t *count
             memset(from, 0, sizeof(*from));
             from->length = sizeof(from->name);
         }
-        PyThreadState *thread = let_others_run();
+        thread = let_others_run();
         *count = from == NULL ? recv(fd, buffer, size, flags)
                               : recvfrom(fd, buffer, size, flags, (struct sockaddr *)&from->name,
                                          &from->length);
-        int error = errno;
-        go_on(thread);
-        if (*count < 0) {
-            outcome = cbase_socket_io_judge(error);
-        }
-    } while (*count < 0 && outcome == CBASE_DONE);
+    } while (!is_over(thread, *count, &outcome));
     return outcome;
 }
 

@@ -11,25 +11,21 @@
 
 /* ---- the system call ---- */
 
-/* sendto(2): the same. */
+/* send(2) and sendto(2): DONE and *count; BLOCKED; or FAILED. `to`: NULL for the former. */
 static int
 transmit(raw_socket *raw, const void *buffer, size_t size, int flags, Py_ssize_t *count,
          const address *to)
 {
-    int outcome = CBASE_DONE;
+    PyThreadState *thread;
+    int outcome;
 
     do {
         int fd = raw->fd;
-        PyThreadState *thread = let_others_run();
+        thread = let_others_run();
         *count = to == NULL ? send(fd, buffer, size, flags)
                             : sendto(fd, buffer, size, flags, (const struct sockaddr *)&to->name,
                                      to->length);
-        int error = errno;
-        go_on(thread);
-        if (*count < 0) {
-            outcome = cbase_socket_io_judge(error);
-        }
-    } while (*count < 0 && outcome == CBASE_DONE);
+    } while (!is_over(thread, *count, &outcome));
     return outcome;
 }
 
