@@ -114,9 +114,8 @@ take_classes(cbase_premises *p, PyObject *classes)
         return -1;
     }
     for (Py_ssize_t i = 0; i < p->classes; i++) {
-        PyObject *stamp;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(classes, i), "O!S", &PyType_Type, &p->class[i],
-                              &stamp)) {
+        PyObject *class, *stamp;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(classes, i), "O!S", &PyType_Type, &class, &stamp)) {
             return -1;
         }
         if (PyBytes_GET_SIZE(stamp) != sizeof(p->compared[i])) {
@@ -124,7 +123,7 @@ take_classes(cbase_premises *p, PyObject *classes)
             return -1;
         }
         memcpy(&p->compared[i], PyBytes_AS_STRING(stamp), sizeof(p->compared[i]));
-        if (p->compared[i].type != p->class[i] || p->compared[i].version == 0) {
+        if ((PyObject *)p->compared[i].type != class || p->compared[i].version == 0) {
             PyErr_SetString(PyExc_ValueError, "the stamp of another class");
             return -1;
         }
@@ -136,8 +135,12 @@ take_classes(cbase_premises *p, PyObject *classes)
 static int
 has_same_classes(const cbase_premises *one, const cbase_premises *other)
 {
-    return one->classes == other->classes
-           && memcmp(one->class, other->class, sizeof(one->class)) == 0;
+    int same = one->classes == other->classes;
+
+    for (Py_ssize_t i = 0; same && i < one->classes; i++) {
+        same = one->compared[i].type == other->compared[i].type;
+    }
+    return same;
 }
 
 static int
@@ -205,7 +208,7 @@ cbase_premises_set(cbase_premises *premises, PyObject *given)
     }
     if (!has_same_classes(&p, premises)) {
         for (Py_ssize_t i = 0; i < p.classes; i++) {
-            Py_INCREF(p.class[i]);
+            Py_INCREF(p.compared[i].type);
         }
     }
     if (has_same_namespaces(&p, premises)) {
@@ -466,7 +469,7 @@ look_again(cbase_state *st, cbase_premises *p, cbase_premises_comparison *compar
 
     memset(now, 0, sizeof(now));
     for (Py_ssize_t i = 0; i < p->classes; i++) {
-        if (take_stamp(&now[i], p->class[i]) < 0) {
+        if (take_stamp(&now[i], p->compared[i].type) < 0) {
             return -1;
         }
     }

@@ -18,10 +18,9 @@ typedef struct {
 /* Owned, never freed. All zero: not known yet. */
 typedef struct {
     Py_ssize_t classes, functions, namespaces, cells; // how many; no classes: not known yet
-    PyTypeObject *class[CBASE_CLASSES];
-    cbase_class_stamp compared[CBASE_CLASSES];  // when all was found to be right
-    cbase_class_stamp looked_at[CBASE_CLASSES]; // when it was last compared
-    cbase_class_stamp failed_at[CBASE_CLASSES]; // when it last could not be
+    cbase_class_stamp compared[CBASE_CLASSES];        // when all was found to be right
+    cbase_class_stamp looked_at[CBASE_CLASSES];       // when it was last compared
+    cbase_class_stamp failed_at[CBASE_CLASSES];       // when it last could not be
     cbase_premises_function function[CBASE_FUNCTIONS];
     struct {
         PyObject *dict, *names; // a tuple of (name, value), or (name,) for what is not there
