@@ -115,15 +115,16 @@ is_hub_known(cbase_state *st, const cbase_socket_parts *s, PyObject *hub)
 }
 
 /* hub.cancel_waits_close_and_then(events, cancelled, sock._drop_ref_on_close, raw). What is called
- * in the end closes the descriptor, and keeps the socket alive until then. */
+ * in the end closes the descriptor, and keeps the socket alive until then. `known`: see
+ * is_hub_known(). */
 static int
-close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObject *sock,
-              PyObject *raw, PyObject *const *events)
+close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, int known,
+              PyObject *sock, PyObject *raw, PyObject *const *events)
 {
     PyObject *pair = cbase_object_pair(events[0], events[1]);
     PyObject *name = st->s_cancel_waits_close_and_then, *then = NULL, *done = NULL;
 
-    if (pair != NULL && is_hub_known(st, s, hub)) {
+    if (pair != NULL && known) {
         PyObject *args[6] = {hub, pair, s->cancelled, s->close_descriptor, sock, raw};
         done = PyObject_VectorcallMethod(name, args, 6, NULL);
     }
@@ -135,15 +136,6 @@ close_watched(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, PyObj
     Py_XDECREF(pair);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
-}
-
-/* Whether nothing has to be done about the watchers, which are stolen then: nobody waits for them,
- * so that the hub would only close them, and they are kept for a server's next connection. */
-static int
-keep_watchers(cbase_state *st, const cbase_socket_parts *s, PyObject *hub, int fd,
-              PyObject *const *events)
-{
-    return is_hub_known(st, s, hub) && cbase_io_watchers_keep(st, fd, events);
 }
 
 /* What is taken out of a socket that is being closed. All owned. */
@@ -178,13 +170,14 @@ static int
 close_parts(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, const taken_out *out,
             PyObject *closed)
 {
-    int result;
+    int known = is_hub_known(st, s, out->hub), result;
 
-    if (keep_watchers(st, s, out->hub, ((raw_socket *)out->raw)->fd, out->events)) {
+    /* If nobody waits for the watchers, the hub would only close them. Kept ones are stolen. */
+    if (known && cbase_io_watchers_keep(st, ((raw_socket *)out->raw)->fd, out->events)) {
         result = close_raw(st, s, out->hub, out->raw);
     }
     else {
-        result = close_watched(st, s, out->hub, sock, out->raw, out->events);
+        result = close_watched(st, s, out->hub, known, sock, out->raw, out->events);
         Py_DECREF(out->events[0]);
         Py_DECREF(out->events[1]);
     }
