@@ -247,11 +247,4 @@ cbase_io_watchers_drop(void)
     }
 }
 
-#else
-
-void
-cbase_io_watchers_drop(void)
-{
-}
-
 #endif

@@ -42,6 +42,8 @@ int cbase_socket_accept_init(cbase_state *st);
 int cbase_socket_accept_find(cbase_state *st);
 /* StreamServer.do_read for this listener, and its result. */
 cbase_outcome cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result);
+/* Drops what is kept of closed sockets; nothing is kept until the next client is accepted. */
+void cbase_socket_accept_drop_kept(void);
 /* Whether gevent's code is what accepting and closing stand for (1, 0 or -1), and whether this is
  * a listener that connections are accepted from. */
 int cbase_socket_accept_known(cbase_state *st);
@@ -92,12 +94,6 @@ int cbase_io_wait_init(PyObject *module, cbase_state *st);
 extern PyMethodDef cbase_function_calls_functions[];
 
 int cbase_function_calls_init(PyObject *module);
-
-/* ---- io_watchers.c, socket_raw.c: what is kept of closed sockets ---- */
-
-/* Each drops all that are kept; none are wanted until the next one is made. */
-void cbase_io_watchers_drop(void);
-void cbase_socket_raw_drop(void);
 
 /* ---- pool_spawn.c: full() and spawn() of gevent's Pool ---- */
 

@@ -49,6 +49,8 @@ PyObject *cbase_socket_raw_new(cbase_state *st, PyTypeObject *type);
 /* Drops a reference to the object of a socket that was closed; if it is the last one, it may be
  * kept. */
 void cbase_socket_raw_release(const cbase_socket_parts *s, PyObject *raw);
+/* Drops the one that is kept; none is until the next one is made. */
+void cbase_socket_raw_drop(void);
 
 /* ---- io_watchers.c ---- */
 
@@ -58,6 +60,8 @@ int cbase_io_watchers_make(cbase_state *st, PyObject *loop, int fd, PyObject **e
  * they are idle, nobody else's, and wanted: 1 and they are stolen, or 0. `fd`: -1 if the
  * descriptor was closed before. */
 int cbase_io_watchers_keep(cbase_state *st, int fd, PyObject *const *events);
+/* Drops all that are kept; none are until the next one is made. */
+void cbase_io_watchers_drop(void);
 
 /* Finds out what start() and stop() leave behind in a watcher, which is new: 0 or -1. */
 int cbase_io_watchers_learn(cbase_state *st, PyObject *watcher);

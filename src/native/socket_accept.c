@@ -246,6 +246,13 @@ cbase_socket_accept_is_listener(const cbase_state *st, PyObject *listener)
            && is_listener(st->sockets->parts, listener);
 }
 
+void
+cbase_socket_accept_drop_kept(void)
+{
+    cbase_io_watchers_drop();
+    cbase_socket_raw_drop();
+}
+
 /* ---- comparison ---- */
 
 /* Whether a real socket has the layout that raw_socket assumes. */
@@ -413,8 +420,7 @@ static PyObject *
 drop_kept(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    cbase_io_watchers_drop();
-    cbase_socket_raw_drop();
+    cbase_socket_accept_drop_kept();
     return Py_NewRef(Py_None);
 }
 
@@ -490,6 +496,11 @@ cbase_socket_accept_is_do_read(const cbase_state *st, PyObject *function)
 {
     (void)st, (void)function;
     return 0;
+}
+
+void
+cbase_socket_accept_drop_kept(void)
+{
 }
 
 PyMethodDef cbase_socket_accept_functions[] = {{NULL, NULL, 0, NULL}};

@@ -8,7 +8,7 @@
  * accepts again. There is never more than one.
  *
  * CAUTION: takes for granted that the object has no other fields than these. That is checked by
- * its size, and watched by tests/native/steps/test_closing.py.
+ * its size, and watched by tests/native/steps/test_raw_sockets.py.
  *
  * Does not know who closes.
  */
@@ -69,13 +69,6 @@ cbase_socket_raw_drop(void)
 {
     wanted = 0;
     Py_CLEAR(kept);
-}
-
-#else
-
-void
-cbase_socket_raw_drop(void)
-{
 }
 
 #endif

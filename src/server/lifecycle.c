@@ -247,8 +247,7 @@ forget(cbase_state *st, PyObject *self)
         }
     }
     st->lifecycle->closes++;
-    cbase_io_watchers_drop();
-    cbase_socket_raw_drop();
+    cbase_socket_accept_drop_kept();
     PyObject *pool = PyObject_GetAttr(self, st->s_pool);
     if (pool == NULL) {
         return -1;
