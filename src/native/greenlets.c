@@ -190,17 +190,6 @@ reference_to(cbase_state *st, PyObject *spawner)
     return reference;
 }
 
-static PyObject *
-tuple_of(PyObject *const *items, size_t count)
-{
-    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
-
-    for (size_t i = 0; tuple != NULL && i < count; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(items[i]));
-    }
-    return tuple;
-}
-
 /* Greenlet(*args) with this stack, spawned by `spawner`, which has these `locals`. *parent: the
  * hub, which is its parent and keeps it alive. */
 static PyObject *
@@ -213,7 +202,7 @@ make_greenlet(cbase_state *st, const parts_of_gevent *g, PyObject *stack, PyObje
     if (new != NULL
         && (init_base(g, new, Py_None, hub, spawner) < 0
             || set_attribute(new, st->s__run, args[0]) < 0
-            || set_field(new, g->args, tuple_of(args + 1, nargs - 1)) < 0
+            || set_field(new, g->args, cbase_object_tuple(args + 1, nargs - 1)) < 0
             || set_field(new, g->kwargs, PyDict_New()) < 0
             || set_field(new, g->links, PyList_New(0)) < 0
             || set_field(new, g->spawning_greenlet, reference_to(st, spawner)) < 0

@@ -16,7 +16,7 @@ struct cbase_hub_state {
     int in_dict;                        // the attribute is in its `__dict__`
     uint64_t thread;                    // for which
     PyObject *dict;                     // this is its `__dict__`, owned; or NULL
-    const PyObject *last_dict;          // this was it, compared only
+    PyObject *last_dict;                // this was it, compared only
     cbase_memo_dict hub;                // what is in that
     cbase_memo_class loop;              // attribute of hubs
 };

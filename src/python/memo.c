@@ -152,13 +152,11 @@ cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 }
 
 int
-cbase_memo_dict_still(const cbase_memo_dict *memo, const PyObject *dict, PyObject **value)
+cbase_memo_dict_still(const cbase_memo_dict *memo, PyObject *dict, PyObject **value)
 {
 #ifdef COMPAT_DICTS_ARE_WATCHED
-    /* Watchers are told of the end of a dict as of a change. */
-    if (dict != NULL && memo->dict == dict
-        && memo->stamp == cbase_dict_stamp_changes[CBASE_DICT_ALL_NAMES])
-    {
+    /* Watchers are told of the end of a dict as of a change. The stamp is that of all dicts. */
+    if (dict != NULL && is_valid(memo, dict)) {
         *value = Py_XNewRef(memo->value);
         return 1;
     }

@@ -38,17 +38,23 @@ int cbase_object_run_on(PyObject *obj, PyObject *attr, PyObject *name);
 /* The variable that a module compiled by Cython shares with others; or NULL with an exception. */
 PyObject **cbase_object_exported(PyObject *module, const char *name);
 
+/* A tuple of these, faster than PyTuple_Pack(). */
+static inline PyObject *
+cbase_object_tuple(PyObject *const *items, size_t count)
+{
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+
+    for (size_t i = 0; tuple != NULL && i < count; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(items[i]));
+    }
+    return tuple;
+}
+
 /* (first, second) */
 static inline PyObject *
 cbase_object_pair(PyObject *first, PyObject *second)
 {
-    PyObject *pair = PyTuple_New(2);
-
-    if (pair != NULL) {
-        PyTuple_SET_ITEM(pair, 0, Py_NewRef(first));
-        PyTuple_SET_ITEM(pair, 1, Py_NewRef(second));
-    }
-    return pair;
+    return cbase_object_tuple((PyObject *const[]){first, second}, 2);
 }
 
 /* ---- calls.c: calls of functions, and the Python frame below them ---- */
@@ -145,7 +151,7 @@ PyObject *cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *n
 PyObject *cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
 /* The same of a dict that may be gone, which is compared only: whether it is known to be there and
  * unchanged. Where nobody tells of the end of a dict, that is never known. */
-int cbase_memo_dict_still(const cbase_memo_dict *memo, const PyObject *dict, PyObject **value);
+int cbase_memo_dict_still(const cbase_memo_dict *memo, PyObject *dict, PyObject **value);
 /* Whether the instance dict of an object has nothing under a name; no, if that is not known. */
 int cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
 
