@@ -49,7 +49,9 @@ PyObject *cbase_socket_raw_new(cbase_state *st, PyTypeObject *type);
 /* Drops a reference to the object of a socket that was closed; if it is the last one, it may be
  * kept. */
 void cbase_socket_raw_release(const cbase_socket_parts *s, PyObject *raw);
-/* Drops the one that is kept; none is until the next one is made. */
+/* _closedsocket.__new__(_closedsocket), or one that was used before: all slots have to be set. */
+PyObject *cbase_socket_raw_new_closed(const cbase_socket_parts *s);
+/* Drops those that are kept; none are until the next client is accepted. */
 void cbase_socket_raw_drop(void);
 
 /* ---- io_watchers.c ---- */

@@ -19,11 +19,14 @@
 
 /* ---- the parts of a socket ---- */
 
-/* _closedsocket(family, type, proto, fileno, 'closed') */
+/* _closedsocket(family, type, proto, fileno, 'closed'). `by_server`: after the handler, so that
+ * hardly anybody looks at it any more. */
 static PyObject *
-new_closed_socket(cbase_state *st, const cbase_socket_parts *s, const raw_socket *raw)
+new_closed_socket(cbase_state *st, const cbase_socket_parts *s, const raw_socket *raw,
+                  int by_server)
 {
-    PyObject *closed = s->closed_socket->tp_alloc(s->closed_socket, 0);
+    PyObject *closed = by_server ? cbase_socket_raw_new_closed(s)
+                                 : s->closed_socket->tp_alloc(s->closed_socket, 0);
     int values[4] = {raw->family, raw->type, raw->proto, raw->fd};
 
     for (int i = 0; closed != NULL && i < 4; i++) {
@@ -219,7 +222,7 @@ is_flag_enough(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
 
 /* sock.close() of an open socket: 1, 0 or -1. */
 static int
-close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
+close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock, int by_server)
 {
     PyObject *raw = *slot(sock, s->sock);
     taken_out out;
@@ -228,7 +231,8 @@ close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
         return 0;
     }
     Py_INCREF(raw);
-    PyObject *closed = new_closed_socket(st, s, (raw_socket *)raw); // which may run anything
+    PyObject *closed = // which may run anything
+        new_closed_socket(st, s, (raw_socket *)raw, by_server);
     int same = *slot(sock, s->sock) == raw && has_files(st, *slot(sock, s->io_refs)) == 0;
     Py_DECREF(raw);
     if (closed == NULL) {
@@ -244,7 +248,7 @@ close_open_socket(cbase_state *st, const cbase_socket_parts *s, PyObject *sock)
 
 /* sock.close(), which is owned by the caller: 1, 0 if it has to be called, or -1. */
 static int
-close_socket(cbase_state *st, PyObject *sock)
+close_socket(cbase_state *st, PyObject *sock, int by_server)
 {
     int known = cbase_premises_hold(st, &st->sockets->close, &st->sockets->comparison);
     const cbase_socket_parts *s = st->sockets->parts;
@@ -256,7 +260,8 @@ close_socket(cbase_state *st, PyObject *sock)
         set_slot(sock, s->closed, Py_NewRef(Py_True));
         return 1;
     }
-    return has_files(st, *slot(sock, s->io_refs)) < 0 ? 0 : close_open_socket(st, s, sock);
+    return has_files(st, *slot(sock, s->io_refs)) < 0 ? 0
+                                                      : close_open_socket(st, s, sock, by_server);
 }
 
 int
@@ -275,13 +280,13 @@ cbase_socket_close(cbase_state *st, PyObject *close, PyObject *args)
     {
         return 0;
     }
-    return close_socket(st, PyTuple_GET_ITEM(args, 0)); // borrowed from args
+    return close_socket(st, PyTuple_GET_ITEM(args, 0), 1); // borrowed from args
 }
 
 cbase_outcome
 cbase_socket_close_call(cbase_state *st, PyObject *const *args, size_t nargs, PyObject **result)
 {
-    int done = nargs == 1 ? close_socket(st, args[0]) : 0;
+    int done = nargs == 1 ? close_socket(st, args[0], 0) : 0;
 
     if (done > 0) {
         *result = Py_NewRef(Py_None);

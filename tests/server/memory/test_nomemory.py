@@ -36,7 +36,7 @@ PRELUDE = '''
     import _testcapi
     import gevent
     import gevent.pool
-    from gevent import get_hub, server
+    from gevent import _socket3, get_hub, server
     faulthandler.enable()
     warnings.simplefilter('ignore')
     sys.unraisablehook = lambda info: noticed.append(info.exc_type.__name__)
@@ -87,6 +87,10 @@ PRELUDE = '''
         made = gevent.pool.Pool(3)
         made.greenlet_class = Ready
         return made
+
+    def inside_closed_sockets():
+        """The objects that may serve the next one, as long as nobody has them."""
+        return [one for one in gc.get_objects() if type(one) is _socket3._closedsocket]
 
     def descriptors():
         return len(os.listdir('/proc/self/fd'))
@@ -287,12 +291,13 @@ def test_accept(impl, tmp_path, kind, fresh):
     loses the descriptor before there is a socket.)"""
     in_python = not accepts_in_c(impl)  # gevent's do_read() loses the descriptor
     kinds, failures, lost, wrong = child(impl, tmp_path, '''
-        one, taken = started(sys.argv[1]), []
+        one, taken, inside = started(sys.argv[1]), [], []
 
         def step(n):
             one.start_accepting()
             if FRESH:
                 taken.append(os.dup(2))
+            inside.extend(inside_closed_sockets())
             client = connect(one)
             seen = wake_up(n, one)
             well = STOCK or accepts(one)
@@ -394,10 +399,13 @@ def test_never_deaf(impl, tmp_path, kind, cause):
 
 @pytest.mark.parametrize('handler', ['operator.is_', 'lambda sock, address: sock.close()'])
 def test_handle_and_close(impl, tmp_path, handler):
-    """What runs in the greenlet of the handler."""
+    """What runs in the greenlet of the handler. Somebody has what closed sockets have inside, so
+    that it cannot serve the next one.
+    """
     kinds, failures, lost, wrong = child(impl, tmp_path, '''
         one = started('function')
         one.set_handle(eval(sys.argv[1]))
+        inside = []
 
         def step(n):
             client = connect(one)
@@ -408,6 +416,7 @@ def test_handle_and_close(impl, tmp_path, handler):
             sock.close()
             if sock._sock:
                 sock._real_close()
+            inside.append(sock._sock)
             del args, sock
             return seen, was_dropped(client)
         done(sweep(step))
