@@ -360,20 +360,6 @@ set_metaclass(PyObject *module, PyObject *args)
 
 /* ---- for the others ---- */
 
-static int
-is_as_taken(const cbase_own_function *own)
-{
-    return own->code != NULL && PyFunction_GET_CODE(own->function) == own->code;
-}
-
-int
-cbase_class_is_as_taken(const cbase_state *st)
-{
-    const struct cbase_class *c = st->class;
-
-    return is_as_taken(&c->full) && is_as_taken(&c->do_handle) && is_as_taken(&c->do_close);
-}
-
 int
 cbase_class_has(const cbase_state *st, PyObject *obj)
 {

@@ -16,7 +16,8 @@ struct cbase_handover_state {
 static PyObject *
 call_close(cbase_state *st, PyObject *close, PyObject *args)
 {
-    cbase_outcome outcome = cbase_socket_close(st, close, args);
+    cbase_outcome outcome =
+        cbase_class_is_do_close(st, close) ? CBASE_DONE : cbase_socket_close(st, close, args);
 
     if (outcome != CBASE_NOT_OURS) {
         return outcome == CBASE_FAILED ? NULL : Py_NewRef(Py_None);

@@ -39,8 +39,33 @@ struct cbase_class {
 extern PyMethodDef cbase_class_functions[];
 
 int cbase_class_init(cbase_state *st);
-/* Whether nobody has given these functions other code. */
-int cbase_class_is_as_taken(const cbase_state *st);
+/* Whether nobody has given a function other code. */
+static inline int
+cbase_class_is_own(const cbase_own_function *own)
+{
+    return own->code != NULL && PyFunction_GET_CODE(own->function) == own->code;
+}
+
+/* The same of all that are known. */
+static inline int
+cbase_class_is_as_taken(const cbase_state *st)
+{
+    const struct cbase_class *c = st->class;
+
+    return cbase_class_is_own(&c->full) && cbase_class_is_own(&c->do_handle)
+           && cbase_class_is_own(&c->do_close);
+}
+
+/* Whether this is do_close() of the class, which does nothing. */
+static inline int
+cbase_class_is_do_close(const cbase_state *st, PyObject *method)
+{
+    const cbase_own_function *own = &st->class->do_close;
+
+    return Py_IS_TYPE(method, &PyMethod_Type) && PyMethod_GET_FUNCTION(method) == own->function
+           && cbase_class_is_own(own);
+}
+
 /* Whether an object is a server that runs on the class. */
 int cbase_class_has(const cbase_state *st, PyObject *obj);
 

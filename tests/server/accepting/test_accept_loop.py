@@ -523,6 +523,27 @@ def test_result_of_the_spawn_function_is_ignored(impl):
     assert batch(server) == ['read'] * 4 and results == []
 
 
+def test_other_code_of_do_close(impl, monkeypatch):
+    """That of BaseServer does nothing, until a program gives it other code, which runs."""
+    closed, calls = [], []
+
+    def other(self, *args):
+        self.closed.append(args)
+
+    def change(number):
+        monkeypatch.setattr(impl.BaseServer.do_close, '__code__', other.__code__)
+
+    server = by_hand(impl, [(1,)], lambda *call: calls.append(call), closed=closed,
+                     do_close=impl.BaseServer.do_close)
+    server._do_read()
+    (function, _, close, args), = calls
+    assert close == server.do_close
+    assert function(lambda number: number, close, args) == 1 and closed == []
+    function(change, close, args)
+    function(change, close, args)
+    assert closed == [(1,)] * 2
+
+
 def test_result_of_do_handle_and_do_close_is_ignored(impl):
     """Nobody asks for their truth either."""
     server = by_hand(impl, [(1,)], do_close=lambda self, arg: NoTruth(LookupError()))
