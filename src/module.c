@@ -87,6 +87,7 @@ module_exec(PyObject *module)
             return -1;
         }
     }
+    cbase_dict_stamp_init();
     if (cbase_premises_init(st) < 0 || cbase_hub_init(st) < 0 || cbase_batch_init(st) < 0
         || cbase_greenlet_init(st) < 0 || cbase_pool_spawn_init(st) < 0
         || cbase_socket_accept_init(st) < 0 || cbase_socket_io_init(st) < 0

@@ -21,7 +21,7 @@ typedef struct {
     PyObject *spawn_raw;
     PyObject *get_hub, *getcurrent;
     const PyGetSetDef *run, *parent; // attributes of class greenlet
-    PyObject *switch_method;         // its descriptor there
+    PyMethodDef *switch_method;      // of it
     PyTypeObject *hub_class;         // the class of hubs that start() knows
     const PyGetSetDef *loop;         // attribute of it
     PyObject *config, *setting;      // gevent.config, and its setting track_greenlet_tree
@@ -170,7 +170,7 @@ init_base(const parts_of_gevent *g, PyObject *new, PyObject *run, PyObject *hub,
 static int
 set_attribute(PyObject *new, PyObject *name, PyObject *value)
 {
-    PyObject *dict = PyObject_GenericGetDict(new, NULL);
+    PyObject *dict = cbase_object_dict(new);
     int result = dict == NULL ? -1 : PyDict_SetItem(dict, name, value);
 
     Py_XDECREF(dict);
@@ -182,9 +182,12 @@ static PyObject *
 reference_to(cbase_state *st, PyObject *spawner)
 {
     PyObject **kept = &st->greenlets->spawner;
-    PyObject *reference = PyWeakref_NewRef(spawner, NULL);
 
-    if (reference != NULL && reference != *kept) {
+    if (*kept != NULL && ((PyWeakReference *)*kept)->wr_object == spawner) {
+        return Py_NewRef(*kept);
+    }
+    PyObject *reference = PyWeakref_NewRef(spawner, NULL);
+    if (reference != NULL) {
         Py_XSETREF(*kept, Py_NewRef(reference));
     }
     return reference;
@@ -325,9 +328,8 @@ int
 cbase_greenlet_is_handler(cbase_state *st, PyObject *greenlet)
 {
     const parts_of_gevent *g = st->greenlets->parts;
-    PyObject *dict = g != NULL && Py_IS_TYPE(greenlet, g->class)
-                         ? PyObject_GenericGetDict(greenlet, NULL)
-                         : NULL;
+    PyObject *dict =
+        g != NULL && Py_IS_TYPE(greenlet, g->class) ? cbase_object_dict(greenlet) : NULL;
     PyObject *run = // borrowed, compared only
         dict == NULL ? NULL : PyDict_GetItemWithError(dict, st->s__run);
     int found = run != NULL && run == st->greenlets->handler;
@@ -386,8 +388,7 @@ static PyObject *
 schedule(cbase_state *st, const parts_of_gevent *g, PyObject *loop, PyObject *greenlet,
          PyObject *const *args, size_t nargs)
 {
-    PyObject *switch_to =
-        PyMethodDescr_Type.tp_descr_get(g->switch_method, greenlet, (PyObject *)Py_TYPE(greenlet));
+    PyObject *switch_to = PyCFunction_NewEx(g->switch_method, greenlet, NULL);
     PyObject *call[CBASE_SPAWN_ARGS + 2] = {loop, switch_to};
     PyObject *callback = NULL;
 
@@ -414,7 +415,7 @@ is_simple_start(cbase_state *st, const parts_of_gevent *g, PyObject *greenlet)
     if (Py_REFCNT(greenlet) == 1) {
         return 1; // nobody has seen it yet
     }
-    PyObject *dict = PyObject_GenericGetDict(greenlet, NULL);
+    PyObject *dict = cbase_object_dict(greenlet);
     int untouched =
         dict != NULL && PyDict_GET_SIZE(dict) == 1 && PyDict_Contains(dict, st->s__run) > 0;
     PyErr_Clear(); // gevent meets it as well
@@ -645,27 +646,29 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                             "loop",      "exports",   NULL};
     struct cbase_greenlet_state *steps = cbase_module_state(module)->greenlets;
     parts_of_gevent given = {0};
-    PyObject *spawn, *raw, *made, *fresh, *method, *run, *parent, *loop, *exports;
+    PyObject *spawn, *raw, *made, *fresh, *method, *run, *parent, *switch_method, *loop, *exports;
 
     if (!PyArg_ParseTupleAndKeywords(
             args, kwargs, "$OOOOiO!OOOOOO!O!O!O!O!O:_greenlets_prepare", names, &spawn, &raw,
             &made, &fresh, &given.limit, &PyMethod_Type, &method, &given.get_hub,
             &given.getcurrent, &given.config, &given.setting, &given.spawn_raw, &PyType_Type,
             &given.raw_class, &PyGetSetDescr_Type, &run, &PyGetSetDescr_Type, &parent,
-            &PyMethodDescr_Type, &given.switch_method, &PyGetSetDescr_Type, &loop, &exports))
+            &PyMethodDescr_Type, &switch_method, &PyGetSetDescr_Type, &loop, &exports))
     {
         return NULL;
     }
     given.class = Py_TYPE(made);
     given.spawn_function = PyMethod_GET_FUNCTION(method); // borrowed, until it is kept
     if (Py_TYPE(fresh) != given.class || PyMethod_GET_SELF(method) != (PyObject *)given.class
-        || given.limit < 0 || given.limit > STACK_LIMIT)
+        || given.limit < 0 || given.limit > STACK_LIMIT
+        || (((PyMethodDescrObject *)switch_method)->d_method->ml_flags & METH_METHOD) != 0)
     {
         PyErr_SetString(PyExc_TypeError, "another Greenlet");
         return NULL;
     }
     given.run = ((PyGetSetDescrObject *)run)->d_getset;
     given.parent = ((PyGetSetDescrObject *)parent)->d_getset;
+    given.switch_method = ((PyMethodDescrObject *)switch_method)->d_method;
     given.loop = ((PyGetSetDescrObject *)loop)->d_getset;
     given.hub_class = PyDescr_TYPE(loop);
     given.start_event = find_start_event(made);
@@ -686,7 +689,7 @@ greenlets_prepare(PyObject *module, PyObject *args, PyObject *kwargs)
                                  run,
                                  parent,
                                  loop,
-                                 given.switch_method};
+                                 switch_method};
     const parts_of_gevent *parts = cbase_premises_keep_parts(steps->parts, &given, sizeof(given),
                                                              objects, Py_ARRAY_LENGTH(objects));
     if (parts == NULL || cbase_premises_set(&steps->spawn, spawn) < 0

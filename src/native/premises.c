@@ -417,15 +417,13 @@ is_same_namespace(cbase_premises *p, Py_ssize_t i)
     return 1;
 }
 
-static int
-same_namespaces(cbase_premises *p)
+/* Whether all are, by a look at each. */
+static Py_NO_INLINE int
+are_same_namespaces(cbase_premises *p)
 {
     uint64_t stamp;
     int for_all = cbase_dict_stamp_of_all(CBASE_DICT_ALL_NAMES, &stamp) && p->all_watched;
 
-    if (for_all && p->found_right == stamp) {
-        return 1;
-    }
     for (Py_ssize_t i = 0; i < p->namespaces; i++) {
         if (!is_same_namespace(p, i)) {
             return 0;
@@ -436,6 +434,16 @@ same_namespaces(cbase_premises *p)
         p->found_right = stamp;
     }
     return 1;
+}
+
+static inline int
+same_namespaces(cbase_premises *p)
+{
+    uint64_t stamp;
+
+    return (cbase_dict_stamp_of_all(CBASE_DICT_ALL_NAMES, &stamp) && p->all_watched
+            && p->found_right == stamp)
+           || are_same_namespaces(p);
 }
 
 /* The stamp of a class, also where it takes a look-up to give it one: 1, 0 if it gets none, or

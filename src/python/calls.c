@@ -10,7 +10,7 @@ call_tuple(PyObject *function, PyObject *args)
     PyObject **items = ((PyTupleObject *)args)->ob_item;
     Py_ssize_t count = PyTuple_GET_SIZE(args);
 
-    return PyObject_Vectorcall(function, items, (size_t)count, NULL);
+    return cbase_call_vector(function, items, (size_t)count);
 }
 
 PyObject *

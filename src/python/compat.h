@@ -155,6 +155,25 @@ compat_dict_version(PyObject *dict)
 }
 #endif
 
+/* Borrowed: the instance dict of an object where it can be seen; NULL: PyObject_GenericGetDict()
+ * knows whether there is one.
+ *
+ * CAUTION: where CPython keeps a dict that it manages itself is private; 3.12 may have values
+ * there, with the lowest bit set. Watched by test_instance_dict. */
+static inline PyObject *
+compat_instance_dict(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x03100000
+    if (PyType_HasFeature(type, Py_TPFLAGS_MANAGED_DICT)) {
+        PyObject *dict = ((PyObject **)obj)[-3];
+        return ((uintptr_t)dict & 1) != 0 ? NULL : dict;
+    }
+#endif
+    return type->tp_dictoffset > 0 ? *(PyObject **)((char *)obj + type->tp_dictoffset) : NULL;
+}
+
 /* PyTypeObject.tp_version_tag, which is another one whenever the class or one of its bases has
  * changed; 0 if it has none until the next look-up. */
 static inline unsigned int

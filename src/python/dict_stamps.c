@@ -18,7 +18,7 @@
 uint64_t cbase_dict_stamp_changes[CBASE_DICT_KINDS];
 
 static int watchers[CBASE_DICT_KINDS] = {-1, -1};
-static PyObject *const *some_names; // interned, never freed
+static PyObject *some_names[16]; // interned, owned
 static size_t names_count;
 static PyObject *popitem_name, *last_name; // 'popitem', and of an item to pop; the same
 
@@ -49,16 +49,14 @@ on_any_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *
 }
 
 void
-cbase_dict_stamp_init(PyObject *const *names, size_t count)
+cbase_dict_stamp_init(void)
 {
     const PyDict_WatchCallback callbacks[CBASE_DICT_KINDS] = {
         [CBASE_DICT_SOME_NAMES] = on_some_change, [CBASE_DICT_ALL_NAMES] = on_any_change};
 
-    if (some_names != NULL) {
-        return; // the module was loaded before; interned names are the same
+    if (popitem_name != NULL) {
+        return; // the module was loaded before
     }
-    some_names = names;
-    names_count = count;
     popitem_name = PyUnicode_InternFromString("popitem");
     last_name = PyUnicode_InternFromString("gevent_cbase ends sharing");
     if (popitem_name == NULL || last_name == NULL) {
@@ -69,6 +67,22 @@ cbase_dict_stamp_init(PyObject *const *names, size_t count)
         watchers[kind] = PyDict_AddWatcher(callbacks[kind]);
         PyErr_Clear(); // all taken: every look-up is made the ordinary way
     }
+}
+
+int
+cbase_dict_stamp_add_name(PyObject *name)
+{
+    for (size_t i = 0; i < names_count; i++) {
+        if (some_names[i] == name) {
+            return 0; // the module was loaded before; interned names are the same
+        }
+    }
+    if (names_count == Py_ARRAY_LENGTH(some_names)) {
+        PyErr_SetString(PyExc_SystemError, "too many names of attributes");
+        return -1;
+    }
+    some_names[names_count++] = Py_NewRef(name);
+    return 0;
 }
 
 int
@@ -131,9 +145,15 @@ cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
 #else
 
 void
-cbase_dict_stamp_init(PyObject *const *names, size_t count)
+cbase_dict_stamp_init(void)
 {
-    (void)names, (void)count;
+}
+
+int
+cbase_dict_stamp_add_name(PyObject *name)
+{
+    (void)name;
+    return 0;
 }
 
 int

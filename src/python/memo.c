@@ -44,19 +44,12 @@ is_computed(PyTypeObject *type, PyObject *attr)
            && ((PyGetSetDescrObject *)attr)->d_getset->get != NULL;
 }
 
-/* Whether memo->attr is what instances of a class find in it, with ordinary attribute access. */
-static int
-knows(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
+int
+cbase_memo_class_look(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
 {
     cbase_class_stamp stamp;
     int known;
 
-    if (cbase_memo_off) {
-        return 0;
-    }
-    if (cbase_class_stamp_is_of(&memo->class, type)) {
-        return 1;
-    }
     if (type->tp_getattro != PyObject_GenericGetAttr || !cbase_class_stamp_take(&stamp, type)) {
         return 0; // the next ordinary look-up gives the class one
     }
@@ -75,7 +68,7 @@ cbase_memo_attr(cbase_memo_class *memo, PyObject *obj, PyObject *name)
 {
     PyTypeObject *type = Py_TYPE(obj);
 
-    if (knows(memo, type, name) && memo->is_computed) {
+    if (cbase_memo_class_knows(memo, type, name) && memo->is_computed) {
         PyObject *descr = Py_NewRef(memo->attr);
         const PyGetSetDef *def = ((PyGetSetDescrObject *)descr)->d_getset;
         PyObject *value = def->get(obj, def->closure);
@@ -90,21 +83,15 @@ cbase_memo_call(cbase_memo_class *memo, PyObject *name, PyObject *const *args, s
 {
     PyTypeObject *type = Py_TYPE(args[0]);
 
-    if (type->tp_dictoffset == 0 && knows(memo, type, name) && memo->attr != NULL
+    if (type->tp_dictoffset == 0 && cbase_memo_class_knows(memo, type, name) && memo->attr != NULL
         && PyType_HasFeature(Py_TYPE(memo->attr), Py_TPFLAGS_METHOD_DESCRIPTOR))
     {
         PyObject *function = Py_NewRef(memo->attr);
-        PyObject *result = PyObject_Vectorcall(function, args, nargs, NULL);
+        PyObject *result = cbase_call_vector(function, args, nargs);
         Py_DECREF(function);
         return result;
     }
     return PyObject_VectorcallMethod(name, args, nargs, NULL);
-}
-
-int
-cbase_memo_class_lacks(cbase_memo_class *memo, PyTypeObject *type, PyObject *name)
-{
-    return knows(memo, type, name) && memo->attr == NULL;
 }
 
 /* ---- in a dict ---- */
@@ -115,10 +102,10 @@ static PyObject *
 look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
     memo->dict = NULL;
-    int watched = !cbase_memo_off && cbase_dict_stamp_available(CBASE_DICT_ALL_NAMES)
-                  && cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, obj, dict)
+    int watched = !cbase_memo_off && cbase_dict_stamp_available(memo->kind)
+                  && cbase_dict_stamp_watch(memo->kind, obj, dict)
                   && cbase_object_dict_is_plain(dict); // no Python code runs from here on
-    uint64_t stamp = cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
+    uint64_t stamp = cbase_dict_stamp_of(memo->kind, dict);
     PyObject *value = PyDict_GetItemWithError(dict, name); // borrowed
     if (value == NULL && PyErr_Occurred()) {
         PyErr_Clear();
@@ -132,17 +119,11 @@ look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
     return value;
 }
 
-static inline int
-is_valid(const cbase_memo_dict *memo, PyObject *dict)
-{
-    return memo->dict == dict && memo->stamp == cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict);
-}
-
 /* Borrowed: the same without looking, if what is noted is still true. */
 static inline PyObject *
 find(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 {
-    return is_valid(memo, dict) ? memo->value : look_into(memo, obj, dict, name);
+    return cbase_memo_dict_is_valid(memo, dict) ? memo->value : look_into(memo, obj, dict, name);
 }
 
 PyObject *
@@ -151,25 +132,10 @@ cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
     return Py_XNewRef(find(memo, NULL, dict, name));
 }
 
-int
-cbase_memo_dict_still(const cbase_memo_dict *memo, PyObject *dict, PyObject **value)
-{
-#ifdef COMPAT_DICTS_ARE_WATCHED
-    /* Watchers are told of the end of a dict as of a change. The stamp is that of all dicts. */
-    if (dict != NULL && is_valid(memo, dict)) {
-        *value = Py_XNewRef(memo->value);
-        return 1;
-    }
-#else
-    (void)memo, (void)dict, (void)value;
-#endif
-    return 0;
-}
-
 PyObject *
-cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
+cbase_memo_instance_look(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
 {
-    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    PyObject *dict = cbase_object_dict(obj);
 
     if (dict == NULL) {
         PyErr_Clear();
@@ -183,14 +149,17 @@ cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
 int
 cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
 {
-    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    PyObject *dict = cbase_object_dict(obj);
     int found = -1;
 
     if (dict != NULL) {
         (void)find(memo, obj, dict, name);
-        found = is_valid(memo, dict) ? memo->value != NULL : PyDict_Contains(dict, name);
+        found = cbase_memo_dict_is_valid(memo, dict) ? memo->value != NULL
+                                                     : PyDict_Contains(dict, name);
         Py_DECREF(dict);
     }
-    PyErr_Clear();
+    if (found < 0) {
+        PyErr_Clear();
+    }
     return found == 0;
 }

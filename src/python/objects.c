@@ -38,7 +38,7 @@ cbase_object_has(PyObject *obj, PyObject *name)
 int
 cbase_object_dict_has(PyObject *obj, PyObject *name)
 {
-    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    PyObject *dict = cbase_object_dict(obj);
 
     if (dict == NULL) {
         return -1;

@@ -13,6 +13,8 @@
 
 #include "python/class_stamps.h"
 #include "python/compat.h"
+#include "python/dict_stamps.h"
+#include "python/memo.h"
 
 /* ---- objects.c: attributes, and calls of methods ---- */
 
@@ -37,6 +39,15 @@ int cbase_object_ask(PyObject *obj, PyObject *name);
 int cbase_object_run_on(PyObject *obj, PyObject *attr, PyObject *name);
 /* The variable that a module compiled by Cython shares with others; or NULL with an exception. */
 PyObject **cbase_object_exported(PyObject *module, const char *name);
+
+/* obj.__dict__, for an object that has the ordinary one. Runs no Python code. */
+static inline PyObject *
+cbase_object_dict(PyObject *obj)
+{
+    PyObject *dict = compat_instance_dict(obj);
+
+    return dict != NULL ? Py_NewRef(dict) : PyObject_GenericGetDict(obj, NULL);
+}
 
 /* A tuple of these, faster than PyTuple_Pack(). */
 static inline PyObject *
@@ -72,88 +83,19 @@ cbase_call_no_args(PyObject *function)
     return PyObject_CallNoArgs(function);
 }
 
-/* ---- dict_stamps.c: has a dict changed? ---- */
-
-/* Dicts of which only some names count, see cbase_dict_stamp_init(); and those of which all do. */
-enum { CBASE_DICT_SOME_NAMES, CBASE_DICT_ALL_NAMES, CBASE_DICT_KINDS };
-
-/* `names`: those that count, interned and kept for good, as the array is. */
-void cbase_dict_stamp_init(PyObject *const *names, size_t count);
-/* Whether changes of such dicts can be told. */
-int cbase_dict_stamp_available(int kind);
-/* Whether from now on the stamp tells changes of this dict. `obj`: whose instance dict it is, or
- * NULL. May run Python code. */
-int cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict);
-/* Whether somebody else watches it: then what is noted of it may be wrong, see dict_stamps.c. */
-int cbase_dict_stamp_is_shared(PyObject *dict);
-
-#ifdef COMPAT_DICTS_ARE_WATCHED
-extern uint64_t cbase_dict_stamp_changes[CBASE_DICT_KINDS]; // of any of the dicts
-
-static inline uint64_t
-cbase_dict_stamp_of(int kind, PyObject *dict)
+/* PyObject_Vectorcall() of positional arguments, without its detours. */
+static inline PyObject *
+cbase_call_vector(PyObject *callable, PyObject *const *args, size_t nargs)
 {
-    (void)dict;
-    return cbase_dict_stamp_changes[kind];
+    const PyTypeObject *type = Py_TYPE(callable);
+    vectorcallfunc call = NULL;
+
+    if (PyType_HasFeature(Py_TYPE(callable), Py_TPFLAGS_HAVE_VECTORCALL)) {
+        call = *(vectorcallfunc *)((char *)callable + type->tp_vectorcall_offset);
+    }
+    return call == NULL ? PyObject_Vectorcall(callable, args, nargs, NULL)
+                        : call(callable, args, nargs, NULL);
 }
-
-/* A stamp of all dicts of a kind, where there is one: the same as long as none has changed. */
-static inline int
-cbase_dict_stamp_of_all(int kind, uint64_t *stamp)
-{
-    *stamp = cbase_dict_stamp_changes[kind];
-    return 1;
-}
-#else
-static inline int
-cbase_dict_stamp_of_all(int kind, uint64_t *stamp)
-{
-    (void)kind, (void)stamp;
-    return 0;
-}
-
-static inline uint64_t
-cbase_dict_stamp_of(int kind, PyObject *dict)
-{
-    (void)kind;
-    return compat_dict_version(dict);
-}
-#endif
-
-/* ---- memo.c: look-ups that need not be made again ---- */
-
-/* What was found under one name. Nothing here is owned: the class or the dict owns it as long as
- * it has not changed. memo.c alone looks into them. All zero: nothing yet. */
-typedef struct {
-    cbase_class_stamp class; // of this class
-    PyObject *attr;          // this is there, or NULL: nothing
-    int is_computed;         // it is an attribute that C computes, of the class or a base of it
-} cbase_memo_class;
-
-typedef struct {
-    PyObject *dict;  // compared only
-    uint64_t stamp;  // with which
-    PyObject *value; // this is there, or NULL: nothing
-} cbase_memo_dict;
-
-extern int cbase_memo_off; // every look-up is made the ordinary way
-
-/* getattr(obj, name), short for what the class computes in C. */
-PyObject *cbase_memo_attr(cbase_memo_class *memo, PyObject *obj, PyObject *name);
-/* getattr(args[0], name)(*args[1:]), short for methods of what has no instance dict. */
-PyObject *cbase_memo_call(cbase_memo_class *memo, PyObject *name, PyObject *const *args,
-                          size_t nargs);
-/* Whether instances of a class have in their instance dict alone what they have under a name. */
-int cbase_memo_class_lacks(cbase_memo_class *memo, PyTypeObject *type, PyObject *name);
-/* What is in a dict, or in the instance dict of an object, owned; or NULL without an exception.
- * The memo is for that dict. */
-PyObject *cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name);
-PyObject *cbase_memo_instance_get(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
-/* The same of a dict that may be gone, which is compared only: whether it is known to be there and
- * unchanged. Where nobody tells of the end of a dict, that is never known. */
-int cbase_memo_dict_still(const cbase_memo_dict *memo, PyObject *dict, PyObject **value);
-/* Whether the instance dict of an object has nothing under a name; no, if that is not known. */
-int cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name);
 
 /* ---- except.c: raising, `except` and `finally` ---- */
 

@@ -241,7 +241,11 @@ cbase_hooks_init(cbase_state *st)
         return -1;
     }
     memcpy(st->hooks->names, names, sizeof(names));
-    cbase_dict_stamp_init(st->hooks->names, NAMES);
+    for (int i = 0; i < NAMES; i++) {
+        if (cbase_dict_stamp_add_name(names[i]) < 0) {
+            return -1;
+        }
+    }
     cbase_premises_on_compared(st, forget);
     return 0;
 }
@@ -303,31 +307,35 @@ fill_slot(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     return known > 0 ? read_instance(st, self, dict, slot) : known;
 }
 
-int
-cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
+/* Whether a copy is still true of a server with this instance dict. */
+static inline int
+is_still_true(const cbase_hooks *hooks, PyObject *self, PyObject *dict)
 {
-    PyObject *dict;
+    return is_true(hooks, self, dict) && cbase_class_stamp_is_of(&hooks->class, Py_TYPE(self));
+}
 
+/* As cbase_hooks_get(). */
+static Py_NO_INLINE int
+find_anew(cbase_state *st, PyObject *self, cbase_hooks *hooks)
+{
     if (!cbase_class_is_as_taken(st)) {
         cbase_hooks_drop(hooks);
         return 0;
     }
     if (hooks->self != NULL) {
-        dict = PyObject_GenericGetDict(self, NULL);
-        if (dict != NULL && is_true(hooks, self, dict)
-            && cbase_class_stamp_is_of(&hooks->class, Py_TYPE(self)))
-        {
-            Py_DECREF(dict);
+        PyObject *dict = cbase_object_dict(self);
+        int same = dict != NULL && is_still_true(hooks, self, dict);
+        Py_XDECREF(dict);
+        if (same) {
             return 1;
         }
-        PyErr_Clear(); // it is asked for again
-        Py_XDECREF(dict);
+        PyErr_Clear();           // it is asked for again
         cbase_hooks_drop(hooks); // which may run anything
     }
     if (cbase_memo_off) {
         return 0;
     }
-    dict = PyObject_GenericGetDict(self, NULL);
+    PyObject *dict = cbase_object_dict(self);
     if (dict == NULL) {
         return -1;
     }
@@ -338,4 +346,15 @@ cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
     }
     Py_DECREF(dict);
     return result;
+}
+
+int
+cbase_hooks_get(cbase_state *st, PyObject *self, cbase_hooks *hooks)
+{
+    PyObject *dict = compat_instance_dict(self); // borrowed, compared only
+
+    if (dict != NULL && is_still_true(hooks, self, dict) && cbase_class_is_as_taken(st)) {
+        return 1;
+    }
+    return find_anew(st, self, hooks);
 }

@@ -56,7 +56,7 @@ PyObject *
 cbase_instance_dict_pick_handler(cbase_state *st, PyObject *self)
 {
     PyObject *names[] = {st->s_handle, st->s__handle, st->s__spawn, st->s_full};
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
+    PyObject *dict = cbase_object_dict(self);
     PyObject *picked = dict == NULL ? NULL : PyDict_New();
 
     for (size_t i = 0; picked != NULL && i < Py_ARRAY_LENGTH(names); i++) {
@@ -73,7 +73,7 @@ cbase_instance_dict_pick_handler(cbase_state *st, PyObject *self)
 int
 cbase_instance_dict_fill(PyObject *self, PyObject *picked)
 {
-    PyObject *dict = PyObject_GenericGetDict(self, NULL);
+    PyObject *dict = cbase_object_dict(self);
 
     if (dict == NULL) {
         return -1;
