@@ -7,6 +7,7 @@
 #include "native/premises.h"
 
 #ifdef CBASE_HAVE_SOCKETS
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 /* The parts of gevent that the steps work with. */
@@ -31,16 +32,31 @@ struct cbase_sockets {
     cbase_premises accept, close;
     const cbase_socket_parts *parts; // or NULL: not known yet
     int no_accept4;                  // the kernel has none, or forbids it
-    int unchecked;                   // clients that were accepted since signals were seen to
+    int unchecked;                   // accepted and received since signals were seen to
     cbase_memo_dict overridden;      // cancel_waits_close_and_then() of the hub
     cbase_memo_class closing_fd;     // of loops
 };
+
+#define MOST_UNCHECKED 8 /* clients and datagrams */
+
+/* Under a flood no Python code need run for long that would see to signals: 0 or -1. */
+static inline int
+see_to_signals(struct cbase_sockets *s)
+{
+    if (s->unchecked < MOST_UNCHECKED) {
+        return 0;
+    }
+    s->unchecked = 0;
+    return PyErr_CheckSignals();
+}
 
 /* ---- socket_address.c: addresses of clients ---- */
 
 int cbase_socket_address_known(int family);
 /* The address as Python has it. `address` is filled with zeros behind its `length`. */
 PyObject *cbase_socket_address(const struct sockaddr_storage *address, socklen_t length);
+/* The address of a host as it was made for Python, if that was the last one: 1, or 0. */
+int cbase_socket_address_of_host(PyObject *host, struct in_addr *in);
 
 /* ---- socket_raw.c ---- */
 

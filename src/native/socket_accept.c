@@ -64,8 +64,6 @@ accept_without_gil(const raw_socket *listener, struct sockaddr_storage *address,
     return fd;
 }
 
-#define MOST_UNCHECKED 8 /* clients */
-
 /* What accept_client() returns if it is no descriptor. */
 enum { FAILED = -1, NOBODY = -2, NOT_OURS = -3 };
 
@@ -193,12 +191,8 @@ cbase_socket_accept(cbase_state *st, PyObject *listener, PyObject **result)
     socklen_t length;
 
     *result = NULL;
-    /* Under a flood no Python code need run for long that would see to signals. */
-    if (s->unchecked >= MOST_UNCHECKED) {
-        s->unchecked = 0;
-        if (PyErr_CheckSignals() < 0) {
-            return CBASE_FAILED;
-        }
+    if (see_to_signals(s) < 0) {
+        return CBASE_FAILED;
     }
     int known = cbase_premises_hold(st, &s->accept, &s->comparison);
     if (known <= 0) {

@@ -7,7 +7,6 @@
 #ifdef CBASE_HAVE_SOCKETS
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/un.h>
@@ -39,29 +38,54 @@ new_ipv4_host(const struct in_addr *in)
     return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, end - 1 - text);
 }
 
-/* The same; clients that come one after the other from one host have one str in common. */
+/* What was made last, owned; or NULL. Who comes next may have it in common. */
+static PyObject *last_host, *last_port;
+static struct in_addr its_address;
+static in_port_t its_number;
+
 static PyObject *
 ipv4_host(const struct in_addr *in)
 {
-    static PyObject *last; // owned
-    static in_addr_t its_address;
-
-    if (last == NULL || in->s_addr != its_address) {
+    if (last_host == NULL || in->s_addr != its_address.s_addr) {
         PyObject *host = new_ipv4_host(in);
         if (host == NULL) {
             return NULL;
         }
-        Py_XSETREF(last, host);
-        its_address = in->s_addr;
+        Py_XSETREF(last_host, host);
+        its_address = *in;
     }
-    return Py_NewRef(last);
+    return Py_NewRef(last_host);
+}
+
+static PyObject *
+ipv4_port(in_port_t number)
+{
+    if (last_port == NULL || number != its_number) {
+        PyObject *port = PyLong_FromLong(ntohs(number));
+        if (port == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(last_port, port);
+        its_number = number;
+    }
+    return Py_NewRef(last_port);
+}
+
+int
+cbase_socket_address_of_host(PyObject *host, struct in_addr *in)
+{
+    if (host != last_host || host == NULL) {
+        return 0;
+    }
+    *in = its_address;
+    return 1;
 }
 
 static PyObject *
 ipv4_address(const struct sockaddr_in *address)
 {
     PyObject *host = ipv4_host(&address->sin_addr);
-    PyObject *port = host == NULL ? NULL : PyLong_FromLong(ntohs(address->sin_port));
+    PyObject *port = host == NULL ? NULL : ipv4_port(address->sin_port);
     PyObject *pair = port == NULL ? NULL : cbase_object_pair(host, port);
 
     Py_XDECREF(port);

@@ -10,9 +10,19 @@
 #ifdef CBASE_HAVE_SOCKETS
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 
 /* ---- sendto() ---- */
+
+/* A numeric host, of an exact str of ASCII: 1, or 0. Most answer who was there last. */
+static int
+read_host(PyObject *host, struct in_addr *in)
+{
+    const char *text = (const char *)PyUnicode_1BYTE_DATA(host);
+
+    return cbase_socket_address_of_host(host, in)
+           || (strlen(text) == (size_t)PyUnicode_GET_LENGTH(host)
+               && inet_pton(AF_INET, text, in) == 1);
+}
 
 /* A numeric host, of a tuple of an exact str and an int from 0 to 65535: 1, or 0. */
 static int
@@ -27,11 +37,8 @@ has_address(int family, PyObject *pair, address *to)
     struct sockaddr_in *name = (struct sockaddr_in *)&to->name;
     Py_ssize_t port = size_of(PyTuple_GET_ITEM(pair, 1));
     PyObject *host = PyTuple_GET_ITEM(pair, 0); // borrowed
-    const char *text = (const char *)PyUnicode_1BYTE_DATA(host);
     memset(name, 0, sizeof(*name));
-    if (port < 0 || port > 0xffff || strlen(text) != (size_t)PyUnicode_GET_LENGTH(host)
-        || inet_pton(AF_INET, text, &name->sin_addr) != 1)
-    {
+    if (port < 0 || port > 0xffff || !read_host(host, &name->sin_addr)) {
         return 0;
     }
     name->sin_family = AF_INET;
@@ -111,13 +118,16 @@ raise_in_python(const cbase_socket_parts *s)
 cbase_outcome
 cbase_socket_datagram_do_read(cbase_state *st, PyObject *sock, PyObject **result)
 {
-    cbase_outcome known = hold(st, &st->socket_io->at_once[DO_READ]);
-    const cbase_socket_parts *s = st->sockets->parts;
     const reading what = {NULL, DATAGRAM, 0, DO_READ};
     address from;
     int was_short;
 
     *result = NULL;
+    if (see_to_signals(st->sockets) < 0) {
+        return CBASE_FAILED;
+    }
+    cbase_outcome known = hold(st, &st->socket_io->at_once[DO_READ]);
+    const cbase_socket_parts *s = st->sockets->parts;
     if (known != CBASE_DONE) {
         return known;
     }
@@ -126,11 +136,9 @@ cbase_socket_datagram_do_read(cbase_state *st, PyObject *sock, PyObject **result
     {
         return CBASE_NOT_OURS;
     }
-    if (PyErr_CheckSignals() < 0) {
-        return CBASE_FAILED;
-    }
     switch (cbase_socket_read_bytes(st->socket_io, raw, &what, &from, result, &was_short)) {
     case CBASE_DONE:
+        st->sockets->unchecked++;
         return cbase_socket_read_add_address(&from, result);
     case BLOCKED:
         *result = Py_NewRef(Py_None);
@@ -151,33 +159,30 @@ cbase_socket_datagram_is_do_read(const cbase_state *st, PyObject *function)
 }
 
 /* Owned: what an instance alone has under a name; or NULL without an exception. */
-static PyObject *
-own_attr(cbase_memo_class *no_such, PyObject *self, PyObject *name)
+static inline PyObject *
+own_attr(cbase_memo_class *no_such, cbase_memo_dict *value, PyObject *self, PyObject *name)
 {
-    PyObject *dict = cbase_memo_class_lacks(no_such, Py_TYPE(self), name)
-                         ? PyObject_GenericGetDict(self, NULL)
-                         : NULL;
-    PyObject *value = dict == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(dict, name));
-
-    PyErr_Clear();
-    Py_XDECREF(dict);
-    return value;
+    return cbase_memo_class_lacks(no_such, Py_TYPE(self), name)
+               ? cbase_memo_instance_get(value, self, name)
+               : NULL;
 }
 
 /* Whether self._writelock is a semaphore of gevent's that acquire() would not wait for. Who sends
  * without waiting need not take it then. */
 static int
-lock_is_free(cbase_state *st, PyObject *self)
+lock_is_free(cbase_state *st, own_attrs *own, PyObject *self)
 {
     struct cbase_socket_io_state *io = st->socket_io;
-    PyObject *lock = own_attr(&io->no_lock, self, st->s__writelock);
+    PyObject *lock = own_attr(&own->no_lock, &own->lock, self, st->s__writelock);
     PyObject *left = NULL;
 
     if (lock != NULL && (PyObject *)Py_TYPE(lock) == io->parts->semaphore) {
         left = cbase_memo_attr(&io->locks_left, lock, st->s_counter);
     }
-    int is_free = left != NULL && size_of(left) > 0;
-    PyErr_Clear();
+    int is_free = left == st->one || (left != NULL && size_of(left) > 0);
+    if (left == NULL) {
+        PyErr_Clear(); // the lock is taken as ever
+    }
     Py_XDECREF(left);
     Py_XDECREF(lock);
     return is_free;
@@ -188,7 +193,8 @@ lock_is_free(cbase_state *st, PyObject *self)
 static int
 send_at_once(cbase_state *st, PyObject *const *args, size_t nargs)
 {
-    PyObject *sock = own_attr(&st->socket_io->no_socket, args[0], st->s_socket);
+    own_attrs *own = &st->socket_io->own[((uintptr_t)args[0] >> 4) % SERVERS];
+    PyObject *sock = own_attr(&own->no_socket, &own->socket, args[0], st->s_socket);
     int outcome = CBASE_NOT_OURS;
     Py_ssize_t count;
     writing what;
@@ -196,7 +202,7 @@ send_at_once(cbase_state *st, PyObject *const *args, size_t nargs)
     stream io;
 
     if (sock != NULL && (outcome = open_stream(st, sock, SERVER_SENDTO, &io)) == CBASE_DONE) {
-        outcome = lock_is_free(st, args[0]) && has_message(&io, args, nargs, &what, &to)
+        outcome = lock_is_free(st, own, args[0]) && has_message(&io, args, nargs, &what, &to)
                       ? cbase_socket_write_try(&io, &what, &whole, &count)
                       : (int)CBASE_NOT_OURS;
     }

@@ -81,8 +81,9 @@ int
 cbase_socket_io_has_buffer(PyObject *data, Py_buffer *view, int flags)
 {
     if (PyBytes_CheckExact(data) && flags == PyBUF_SIMPLE) {
-        *view = (Py_buffer){
-            .obj = Py_NewRef(data), .buf = PyBytes_AS_STRING(data), .len = PyBytes_GET_SIZE(data)};
+        view->obj = NULL; // nothing to release
+        view->buf = PyBytes_AS_STRING(data);
+        view->len = PyBytes_GET_SIZE(data);
         return 1;
     }
     if (!PyBytes_CheckExact(data) && !PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) {
@@ -173,7 +174,17 @@ int
 cbase_socket_io_init(cbase_state *st)
 {
     st->socket_io = cbase_state_new(sizeof(*st->socket_io));
-    return st->socket_io == NULL ? -1 : 0;
+    if (st->socket_io == NULL) {
+        return -1;
+    }
+    for (int i = 0; i < SERVERS; i++) {
+        own_attrs *own = &st->socket_io->own[i];
+        own->lock.kind = own->socket.kind = CBASE_DICT_SOME_NAMES;
+    }
+    return cbase_dict_stamp_add_name(st->s__writelock) < 0
+                   || cbase_dict_stamp_add_name(st->s_socket) < 0
+               ? -1
+               : 0;
 }
 
 static PyObject *

@@ -32,13 +32,20 @@ enum {
     CBASE_IO_FUNCTIONS
 };
 
+/* What a DatagramServer has of its own, while its class has nothing of these names. */
+typedef struct {
+    cbase_memo_class no_lock, no_socket; // of the class: `_writelock` and `socket`
+    cbase_memo_dict lock, socket;
+} own_attrs;
+#define SERVERS 8 /* whose attributes are remembered */
+
 struct cbase_socket_io_state {
     cbase_premises all;                         // of who waits, too
     cbase_premises at_once[CBASE_IO_FUNCTIONS]; // of who need not wait
     const io_parts *parts;
-    PyObject *spare; // bytes that a read may fill, owned by nobody else; or NULL
-    cbase_memo_class no_lock, no_socket; // of DatagramServers: `_writelock` and `socket`
-    cbase_memo_class locks_left;         // `counter` of semaphores
+    PyObject *spare;             // bytes that a read may fill, owned by nobody else; or NULL
+    own_attrs own[SERVERS];      // of DatagramServers, by their address
+    cbase_memo_class locks_left; // `counter` of semaphores
 };
 
 /* What is read from or written to. */

@@ -44,6 +44,37 @@ def test_addresses(ends, host):
 
 
 @hosts
+def test_senders_by_turns(ends, host):
+    """Each datagram has the address of its sender, which an answer reaches at any time."""
+    sock, one = ends.udp(host)
+    _, other = ends.udp(host)
+    senders = [one, other, other, one, one, other]
+    got = []
+    for i, sender in enumerate(senders):
+        sender.sendto(b'%d' % i, sock.getsockname())
+        got.append(sock.recvfrom(10))
+    assert got == [(b'%d' % i, sender.getsockname()) for i, sender in enumerate(senders)]
+    for data, address in reversed(got):
+        assert sock.sendto(data, address) == sock.sendto(data, 0, tuple(list(address))) == 1
+    for i, sender in reversed(list(enumerate(senders))):
+        assert [sender.recv(10), sender.recv(10)] == [b'%d' % i] * 2
+
+
+def test_address_of_another_family(ends):
+    """Where a datagram came from is no address for a socket of another family, as ever."""
+    four, its = ends.udp()
+    six, its_six = ends.udp('::1')
+    its.sendto(b'x', four.getsockname())
+    _, address = four.recvfrom(10)
+    assert raised(six.sendto, b'x', address)[0] is native.gaierror
+    its_six.sendto(b'x', six.getsockname())
+    _, address = six.recvfrom(10)
+    assert raised(four.sendto, b'x', address) == raised(its.sendto, b'x', address)
+    assert raised(four.sendto, b'x', address)[0] in (TypeError, native.gaierror)
+    assert six.sendto(b'y', address) == 1 and its_six.recv(10) == b'y'
+
+
+@hosts
 def test_connected(ends, host):
     sock, other = ends.udp(host)
     sock.connect(other.getsockname())

@@ -83,6 +83,31 @@ def test_lock_of_the_program(impl, served, holder):
     assert lock.log == ['acquire', 'release'] * 2
 
 
+def test_all_may_change_meanwhile(served, ends):
+    """The lock, the socket and the dict of the server are those of this moment."""
+    one, other = served
+    where, first, lock = other.getsockname(), one.socket, Noted()
+    second, _ = ends.udp()
+
+    def sends(data):
+        one.sendto(data, where)
+        return other.recvfrom(10)
+
+    for _ in range(2):
+        assert sends(b'one') == (b'one', first.getsockname())
+        plain, one._writelock = one._writelock, lock
+        assert sends(b'two')[0] == b'two' and lock.log == ['acquire', 'release']
+        one._writelock = plain
+        one.socket = second
+        assert sends(b'three') == (b'three', second.getsockname())
+        vars(one).update(socket=first, _writelock=lock)
+        assert sends(b'four') == (b'four', first.getsockname()) and len(lock.log) == 4
+        one.__dict__ = dict(vars(one), _writelock=plain, socket=second)
+        assert sends(b'five') == (b'five', second.getsockname()) and len(lock.log) == 4
+        one.socket = first
+        lock.log.clear()
+
+
 @pytest.mark.parametrize('when', ['acquire', 'release'])
 def test_lock_that_fails(served, when):
     """Its error is what is raised; what was sent before is sent."""
