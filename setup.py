@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-FLAGS = ['-std=c11', '-O2', '-fvisibility=hidden']
+FLAGS = ['-std=c11', '-O3', '-fvisibility=hidden']
 
 if sys.implementation.name != 'cpython':
     sys.exit('gevent_cbase is an extension of CPython; on %s use gevent itself.'
