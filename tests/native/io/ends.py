@@ -128,8 +128,9 @@ def difference(got, expected):
     """What is wrong with so many bytes that pytest must not show them; None: nothing."""
     if got == expected:
         return None
-    same = os.path.commonprefix([bytes(got), bytes(expected)])
-    return '%d bytes instead of %d, the same up to %d' % (len(got), len(expected), len(same))
+    same = next((i for i, (one, other) in enumerate(zip(got, expected)) if one != other),
+                min(len(got), len(expected)))
+    return '%d bytes instead of %d, the same up to %d' % (len(got), len(expected), same)
 
 
 def collect(sock, greenlet, size=1 << 20):
