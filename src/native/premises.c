@@ -82,7 +82,7 @@ take_namespaces(cbase_premises *p, PyObject *namespaces)
         }
         p->namespace[i].dict = dict;
         p->namespace[i].names = names;
-        p->namespace[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, NULL, dict);
+        p->namespace[i].watched = cbase_dict_stamp_watch(CBASE_DICT_ALL_NAMES, dict);
         p->namespace[i].stamp =
             cbase_dict_stamp_of(CBASE_DICT_ALL_NAMES, dict) - 1; // not looked at yet
         p->all_watched &= p->namespace[i].watched;

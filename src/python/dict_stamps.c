@@ -92,15 +92,14 @@ cbase_dict_stamp_available(int kind)
 }
 
 /* 3.13 stores into the values that lie in an object itself without telling the watchers of the
- * dict that shows them. popitem() ends that sharing, or fails and leaves all as it is; to set
+ * dict that shows them, which may be that of another object, too. popitem() ends that sharing, or
+ * fails and leaves all as it is; to set
  * `__dict__` ends it, too, but without memory for that the values are lost. 0 or -1. */
 static int
-end_sharing(PyObject *obj, PyObject *dict)
+end_sharing(PyObject *dict)
 {
 #if PY_VERSION_HEX < 0x030E0000 && PY_VERSION_HEX >= 0x030D0000
-    if (PyType_HasFeature(Py_TYPE(obj), Py_TPFLAGS_INLINE_VALUES)
-        && ((PyDictObject *)dict)->ma_values != NULL)
-    {
+    if (((PyDictObject *)dict)->ma_values != NULL) {
         if (PyDict_SetItem(dict, last_name, Py_None) < 0) {
             return -1;
         }
@@ -113,7 +112,7 @@ end_sharing(PyObject *obj, PyObject *dict)
         }
     }
 #else
-    (void)obj, (void)dict;
+    (void)dict;
 #endif
     return 0;
 }
@@ -130,12 +129,12 @@ cbase_dict_stamp_is_shared(PyObject *dict)
 }
 
 int
-cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
+cbase_dict_stamp_watch(int kind, PyObject *dict)
 {
     if (cbase_dict_stamp_is_shared(dict)) {
         return 0; // they are told of no more than without us
     }
-    if (PyDict_Watch(watchers[kind], dict) < 0 || (obj != NULL && end_sharing(obj, dict) < 0)) {
+    if (PyDict_Watch(watchers[kind], dict) < 0 || end_sharing(dict) < 0) {
         PyErr_Clear(); // all watchers are taken, or there is no memory
         return 0;
     }
@@ -171,9 +170,9 @@ cbase_dict_stamp_is_shared(PyObject *dict)
 }
 
 int
-cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict)
+cbase_dict_stamp_watch(int kind, PyObject *dict)
 {
-    (void)kind, (void)obj, (void)dict;
+    (void)kind, (void)dict;
     return 1;
 }
 

@@ -12,9 +12,8 @@ void cbase_dict_stamp_init(void);
 int cbase_dict_stamp_add_name(PyObject *name);
 /* Whether changes of such dicts can be told. */
 int cbase_dict_stamp_available(int kind);
-/* Whether from now on the stamp tells changes of this dict. `obj`: whose instance dict it is, or
- * NULL. May run Python code. */
-int cbase_dict_stamp_watch(int kind, PyObject *obj, PyObject *dict);
+/* Whether from now on the stamp tells changes of this dict. May run Python code. */
+int cbase_dict_stamp_watch(int kind, PyObject *dict);
 /* Whether somebody else watches it: then what is noted of it may be wrong, see dict_stamps.c. */
 int cbase_dict_stamp_is_shared(PyObject *dict);
 

@@ -96,14 +96,13 @@ cbase_memo_call(cbase_memo_class *memo, PyObject *name, PyObject *const *args, s
 
 /* ---- in a dict ---- */
 
-/* Borrowed: what is in a dict, the instance dict of `obj` or, if that is NULL, any; and notes it.
- */
+/* Borrowed: what is in a dict; and notes it. */
 static PyObject *
-look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
+look_into(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
     memo->dict = NULL;
     int watched = !cbase_memo_off && cbase_dict_stamp_available(memo->kind)
-                  && cbase_dict_stamp_watch(memo->kind, obj, dict)
+                  && cbase_dict_stamp_watch(memo->kind, dict)
                   && cbase_object_dict_is_plain(dict); // no Python code runs from here on
     uint64_t stamp = cbase_dict_stamp_of(memo->kind, dict);
     PyObject *value = PyDict_GetItemWithError(dict, name); // borrowed
@@ -121,15 +120,15 @@ look_into(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
 
 /* Borrowed: the same without looking, if what is noted is still true. */
 static inline PyObject *
-find(cbase_memo_dict *memo, PyObject *obj, PyObject *dict, PyObject *name)
+find(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
-    return cbase_memo_dict_is_valid(memo, dict) ? memo->value : look_into(memo, obj, dict, name);
+    return cbase_memo_dict_is_valid(memo, dict) ? memo->value : look_into(memo, dict, name);
 }
 
 PyObject *
 cbase_memo_dict_get(cbase_memo_dict *memo, PyObject *dict, PyObject *name)
 {
-    return Py_XNewRef(find(memo, NULL, dict, name));
+    return Py_XNewRef(find(memo, dict, name));
 }
 
 PyObject *
@@ -141,7 +140,7 @@ cbase_memo_instance_look(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
         PyErr_Clear();
         return NULL;
     }
-    PyObject *value = Py_XNewRef(find(memo, obj, dict, name));
+    PyObject *value = Py_XNewRef(find(memo, dict, name));
     Py_DECREF(dict);
     return value;
 }
@@ -153,7 +152,7 @@ cbase_memo_instance_lacks(cbase_memo_dict *memo, PyObject *obj, PyObject *name)
     int found = -1;
 
     if (dict != NULL) {
-        (void)find(memo, obj, dict, name);
+        (void)find(memo, dict, name);
         found = cbase_memo_dict_is_valid(memo, dict) ? memo->value != NULL
                                                      : PyDict_Contains(dict, name);
         Py_DECREF(dict);

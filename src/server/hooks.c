@@ -300,7 +300,7 @@ fill_slot(cbase_state *st, PyObject *self, PyObject *dict, hook_slot *slot)
     if (known <= 0 || is_true(&slot->found, self, dict)) {
         return known;
     }
-    if (!cbase_dict_stamp_watch(CBASE_DICT_SOME_NAMES, self, dict)) {
+    if (!cbase_dict_stamp_watch(CBASE_DICT_SOME_NAMES, dict)) {
         return 0;
     }
     known = know_class(st, Py_TYPE(self), slot); // that may have run anything

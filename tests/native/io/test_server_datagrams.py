@@ -108,6 +108,38 @@ def test_all_may_change_meanwhile(served, ends):
         lock.log.clear()
 
 
+@pytest.mark.parametrize('slots', [(), ('slot',)])
+def test_dict_of_another_object(impl, ends, slots):
+    """Its attributes are those of the server, whatever CPython does to store them."""
+    class Other:
+        pass
+
+    class Own(impl.DatagramServer):
+        __slots__ = slots
+
+    one, other, lock = Own(LOOPBACK, lambda *args: None), Other(), Noted()
+    one.start()
+    second, receiver = ends.udp()
+    where, first, former = receiver.getsockname(), one.address, one.socket
+    for name, value in vars(one).items():
+        setattr(other, name, value)
+    one.__dict__ = other.__dict__
+    one.sendto(b'one', where)
+    one.sendto(b'two', where)
+    other.socket = second
+    one.sendto(b'three', where)
+    other._writelock = lock
+    one.sendto(b'four', where)
+    assert [receiver.recvfrom(10) for _ in range(4)] == [
+        (b'one', first), (b'two', first), (b'three', second.getsockname()),
+        (b'four', second.getsockname())]
+    assert lock.log == ['acquire', 'release']
+    del other._writelock
+    assert raised(one.sendto, b'five', where)[0] is AttributeError
+    one.stop()
+    former.close()
+
+
 @pytest.mark.parametrize('when', ['acquire', 'release'])
 def test_lock_that_fails(served, when):
     """Its error is what is raised; what was sent before is sent."""
