@@ -38,12 +38,11 @@ close_and_reraise(cbase_state *st, PyObject *close, PyObject *args)
     return NULL;
 }
 
-/* try: return handle(*args) finally: close(*args). `close` may be NULL: nothing to do. */
+/* close(*args) after the handler: its result, which is stolen, or NULL with an exception. `close`
+ * may be NULL: nothing to do. */
 static PyObject *
-handle_and_close(cbase_state *st, PyObject *handle, PyObject *close, PyObject *args)
+close_after(cbase_state *st, PyObject *result, PyObject *close, PyObject *args)
 {
-    PyObject *result = cbase_call_star(handle, args);
-
     if (close == NULL) {
         return result;
     }
@@ -57,6 +56,13 @@ handle_and_close(cbase_state *st, PyObject *handle, PyObject *close, PyObject *a
     }
     Py_DECREF(closed);
     return result;
+}
+
+/* try: return handle(*args) finally: close(*args) */
+static PyObject *
+handle_and_close(cbase_state *st, PyObject *handle, PyObject *close, PyObject *args)
+{
+    return close_after(st, cbase_call_star(handle, args), close, args);
 }
 
 /* The three things that do_handle looks up on the server. */
@@ -130,9 +136,27 @@ keep_handler(PyObject **handle)
     return method == NULL ? -1 : 0;
 }
 
+/* Runs the handler in the hub. A do_close() that does nothing is not called, unless the handler
+ * has given it other code. */
+static PyObject *
+run_in_hub(cbase_state *st, PyObject *self, parts *p, PyObject *args)
+{
+    const cbase_own_function *own = &st->class->do_close;
+    PyObject *result = cbase_call_star(p->handle, args);
+
+    if (p->close == NULL && !cbase_class_is_own(own)) {
+        p->close = PyMethod_New(own->function, self);
+        if (p->close == NULL) {
+            Py_XDECREF(result);
+            return NULL;
+        }
+    }
+    return close_after(st, result, p->close, args);
+}
+
 /* Runs the handler in the hub, or in a greenlet. */
 static PyObject *
-run_handler(cbase_state *st, parts *p, PyObject *args)
+run_handler(cbase_state *st, PyObject *self, parts *p, PyObject *args)
 {
     PyObject *result;
 
@@ -140,7 +164,7 @@ run_handler(cbase_state *st, parts *p, PyObject *args)
         return NULL;
     }
     if (p->spawn == Py_None) {
-        return handle_and_close(st, p->handle, p->close, args);
+        return run_in_hub(st, self, p, args);
     }
     PyObject *call[4] = {st->handover->function, p->handle, p->close, args};
     if (cbase_greenlet_spawn(st, p->spawn, call, 4, &result) == CBASE_NOT_OURS
@@ -158,7 +182,7 @@ cbase_handover(cbase_state *st, PyObject *self, const cbase_hooks *hooks, PyObje
     PyObject *result = NULL;
 
     if (find_parts(st, self, hooks, &p) == 0) {
-        result = run_handler(st, &p, args);
+        result = run_handler(st, self, &p, args);
         if (result == NULL && p.close != NULL) {
             (void)close_and_reraise(st, p.close, args);
         }

@@ -544,6 +544,51 @@ def test_other_code_of_do_close(impl, monkeypatch):
     assert closed == [(1,)] * 2
 
 
+@pytest.mark.parametrize('error', [None, KeyError()])
+def test_other_code_of_do_close_for_a_handler_in_the_hub(impl, monkeypatch, error):
+    """The handler itself gives it that; if it raises, do_close() is called twice, as ever."""
+    def other(self, *args):
+        self.log.append(('other', *args))
+
+    def handle(self, number):
+        monkeypatch.setattr(impl.BaseServer.do_close, '__code__', other.__code__)
+        if error is not None:
+            raise error
+
+    server = by_hand(impl, [(1,)], handle=handle, do_close=impl.BaseServer.do_close)
+    assert batch(server) == ['read', ('other', 1)] + (
+        ['read'] if error is None else [('other', 1), 'error'] + PAUSE)
+
+
+@pytest.mark.parametrize('slots', [(), ('slot',)])
+def test_dictionary_that_is_also_of_another_object(impl, slots):
+    """To store into that object is to store into the server, whatever CPython does for it."""
+    class Other:
+        pass
+
+    def handle(self, number):
+        if number == 2:
+            self.__dict__ = other.__dict__
+        self.log.append(('handle', number))
+
+    def other_handle(number):
+        server.log.append(('other', number))
+        other._handle = last_handle
+
+    def last_handle(number):
+        server.log.append(('last', number))
+
+    other = Other()
+    server = by_hand(impl, [(number,) for number in range(1, 6)], handle=handle, __slots__=slots)
+    for name, value in vars(server).items():
+        setattr(other, name, value)
+    server.max_accept = other.max_accept = 3
+    assert batch(server) == ONE + TWO + THREE
+    other._handle = other_handle
+    assert batch(server) == ['read', ('other', 4), ('close', 4), 'read', ('last', 5), ('close', 5),
+                             'read']
+
+
 def test_result_of_do_handle_and_do_close_is_ignored(impl):
     """Nobody asks for their truth either."""
     server = by_hand(impl, [(1,)], do_close=lambda self, arg: NoTruth(LookupError()))
